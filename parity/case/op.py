@@ -1,0 +1,212 @@
+"""The one table of canonical op ids: arguments, typed attributes, outputs.
+
+Backends say how an op is run, the judge what it should give; both are keyed by these ids. Does
+not hold any implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from parity.errors import UsageError, near_miss
+
+__all__ = ["OPS", "Attr", "Op"]
+
+Attr = bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Op:
+    """One operation. `formula` is what it means; `inputs` ending in `?` may be absent, in `*` repeat.
+
+    `attrs` maps each attribute to the types it may have. `exact` ops move, select or count: their
+    result has no rounding to forgive.
+    """
+
+    id: str
+    formula: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...] = ("y",)
+    attrs: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+    exact: bool = False
+
+    def check(
+        self,
+        inputs: Sequence[str | None],
+        outputs: Sequence[str],
+        attrs: Mapping[str, Attr],
+        *,
+        where: str,
+    ) -> None:
+        """Raise UsageError unless arguments, outputs and attribute types fit this op."""
+        required = [n for n in self.inputs if not n.endswith(("?", "*"))]
+        most = None if self.inputs[-1:] and self.inputs[-1].endswith("*") else len(self.inputs)
+        if len(inputs) < len(required) or (most is not None and len(inputs) > most):
+            raise UsageError(
+                f"{where}: {self.id} takes {', '.join(self.inputs) or 'no tensors'}; got {len(inputs)} tensors"
+            )
+        if len(outputs) != len(self.outputs):
+            raise UsageError(f"{where}: {self.id} gives {len(self.outputs)} outputs, got {len(outputs)} names")
+        for name, value in attrs.items():
+            if name not in self.attrs:
+                raise UsageError(f"{where}: {self.id} has no attribute '{name}'{near_miss(name, self.attrs)}")
+            if not isinstance(value, self.attrs[name]) or (
+                isinstance(value, bool) and bool not in self.attrs[name]
+            ):
+                raise UsageError(f"{where}: {self.id} attribute '{name}' cannot be {value!r}")
+        absent = [name for name in self.attrs if name not in attrs]
+        if absent:
+            raise UsageError(f"{where}: {self.id} needs attribute '{absent[0]}'")
+
+
+_INT, _FLOAT, _BOOL, _STR = (int,), (int, float), (bool,), (str,)
+_NONE = type(None)
+
+OPS: dict[str, Op] = {
+    op.id: op
+    for op in (
+        # products and sums
+        Op(id="matmul", formula="a @ b, batches broadcast", inputs=("a", "b")),
+        Op(id="bmm", formula="a[i] @ b[i]", inputs=("a", "b")),
+        Op(id="linear", formula="x @ w.T + bias", inputs=("x", "w", "bias?")),
+        Op(
+            id="addmm",
+            formula="beta c + alpha a @ b",
+            inputs=("c", "a", "b"),
+            attrs={"alpha": _FLOAT, "beta": _FLOAT},
+        ),
+        Op(id="sum", formula="sum over dim", inputs=("x",), attrs={"dim": _INT, "keepdim": _BOOL}),
+        Op(id="mean", formula="sum over dim / n", inputs=("x",), attrs={"dim": _INT, "keepdim": _BOOL}),
+        Op(id="cumsum", formula="running sum along dim", inputs=("x",), attrs={"dim": _INT}),
+        Op(
+            id="logsumexp",
+            formula="log(sum(exp(x))) over dim",
+            inputs=("x",),
+            attrs={"dim": _INT, "keepdim": _BOOL},
+        ),
+        Op(id="softmax", formula="exp(x - max) / sum", inputs=("x",), attrs={"dim": _INT}),
+        Op(id="log_softmax", formula="x - logsumexp(x)", inputs=("x",), attrs={"dim": _INT}),
+        # normalization, over the last dimension
+        Op(
+            id="rms_norm",
+            formula="x / sqrt(mean(x^2) + eps) * g",
+            inputs=("x", "g?"),
+            attrs={"eps": _FLOAT},
+        ),
+        Op(
+            id="layer_norm",
+            formula="(x - mean) / sqrt(var + eps) * g + b",
+            inputs=("x", "g?", "b?"),
+            attrs={"eps": _FLOAT},
+        ),
+        # pointwise
+        Op(id="exp", formula="e^x", inputs=("x",)),
+        Op(id="sigmoid", formula="1 / (1 + e^-x)", inputs=("x",)),
+        Op(id="tanh", formula="tanh(x)", inputs=("x",)),
+        Op(id="silu", formula="x sigmoid(x)", inputs=("x",)),
+        Op(id="gelu_erf", formula="x/2 (1 + erf(x / sqrt 2))", inputs=("x",)),
+        Op(
+            id="gelu_tanh",
+            formula="x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))",
+            inputs=("x",),
+        ),
+        Op(id="swiglu", formula="silu(gate) * up, rounded once", inputs=("gate", "up")),
+        # attention and positions
+        Op(
+            id="attention",
+            formula="softmax(scale q k^T + mask) v; heads of k and v repeat for grouped queries",
+            inputs=("q", "k", "v", "mask?"),
+            attrs={"causal": _BOOL, "window": (int, _NONE), "scale": (float, _NONE)},
+        ),
+        Op(
+            id="rope",
+            formula="x cos(p base^(-2i/d)) + rotate(x) sin(...), in f32, rounded once",
+            inputs=("x", "positions"),
+            attrs={"base": _FLOAT, "interleaved": _BOOL},
+        ),
+        # lookup, movement, selection: exact
+        Op(id="embedding", formula="table[ids]", inputs=("table", "ids"), exact=True),
+        Op(id="gather", formula="x gathered along dim", inputs=("x", "index"), attrs={"dim": _INT}, exact=True),
+        Op(
+            id="index_put",
+            formula="x with x[index] = values, or += when accumulate",
+            inputs=("x", "index", "values"),
+            attrs={"accumulate": _BOOL},
+        ),
+        Op(
+            id="scatter_add",
+            formula="x with src added at index along dim",
+            inputs=("x", "index", "src"),
+            attrs={"dim": _INT},
+        ),
+        Op(id="where", formula="a where condition else b", inputs=("condition", "a", "b"), exact=True),
+        Op(id="cat", formula="tensors joined along dim", inputs=("x*",), attrs={"dim": _INT}, exact=True),
+        Op(
+            id="slice",
+            formula="x indexed as Python code writes it, e.g. 'x[..., ::2]'",
+            inputs=("x",),
+            attrs={"index": _STR},
+            exact=True,
+        ),
+        Op(
+            id="slice_assign",
+            formula="a clone of x with x[index] = values",
+            inputs=("x", "values"),
+            attrs={"index": _STR},
+            exact=True,
+        ),
+        Op(id="tril", formula="x below diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True),
+        Op(id="triu", formula="x above diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True),
+        Op(
+            id="triu_indices",
+            formula="rows and columns of the upper triangle, int64[2, n]",
+            inputs=(),
+            attrs={"rows": _INT, "columns": _INT, "offset": _INT},
+            exact=True,
+        ),
+        # order
+        Op(
+            id="topk",
+            formula="the k largest (or smallest) along dim, sorted, with their indices",
+            inputs=("x",),
+            outputs=("values", "indices"),
+            attrs={"k": _INT, "dim": _INT, "largest": _BOOL},
+            exact=True,
+        ),
+        Op(
+            id="argmax",
+            formula="index of a largest element along dim",
+            inputs=("x",),
+            attrs={"dim": _INT, "keepdim": _BOOL},
+            exact=True,
+        ),
+        Op(
+            id="sort",
+            formula="elements in order along dim, with their indices",
+            inputs=("x",),
+            outputs=("values", "indices"),
+            attrs={"dim": _INT, "descending": _BOOL, "stable": _BOOL},
+            exact=True,
+        ),
+        # types
+        Op(id="cast", formula="x converted to dtype `to`", inputs=("x",), attrs={"to": _STR}, exact=True),
+        Op(
+            id="int8_linear",
+            formula="(x_i8 @ w_i8.T as int32) * x_scale * w_scale",
+            inputs=("x", "w", "x_scale", "w_scale"),
+            attrs={"out": _STR},
+        ),
+        Op(
+            id="int8_weight_linear",
+            formula="x @ (w_i8 * scale).T",
+            inputs=("x", "w", "scale"),
+        ),
+        Op(
+            id="int4_weight_linear",
+            formula="x @ ((nibbles(w) - 8) * scale by group).T; low nibble first",
+            inputs=("x", "w", "scale"),
+            attrs={"group": _INT},
+        ),
+    )
+}

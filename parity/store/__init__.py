@@ -1,0 +1,1 @@
+"""Recordings on disk: Arrow files whose digest is verified before anything else reads them."""
