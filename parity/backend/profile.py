@@ -88,9 +88,7 @@ class Profile:
             "rounding": self.accumulator.rounding.value,
         }
         data["ulps"] = dict(self.ulps)
-        data["declared"] = [
-            asdict(d) | {"ops": list(d.ops), "dtypes": list(d.dtypes)} for d in self.declared
-        ]
+        data["declared"] = [asdict(d) | {"ops": list(d.ops), "dtypes": list(d.dtypes)} for d in self.declared]
         return data
 
     @classmethod

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -46,6 +47,11 @@ class TensorSpec:
     layout: str = "contiguous"
     role: Role = Role.INPUT
     options: Mapping[str, Attr] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, without gaps of the layout."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +111,11 @@ class Case:
     def where(self) -> str:
         """The id and where it is defined, for messages."""
         return f"{self.source}: {self.id}" if self.source else str(self.id)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all inputs."""
+        return sum(spec.nbytes for spec in self.inputs)
 
     @property
     def revision(self) -> str:

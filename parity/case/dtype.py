@@ -179,9 +179,9 @@ def dtype(name: str) -> DType:
 
 def decode(codes: npt.NDArray[np.unsignedinteger], to: DType) -> npt.NDArray[np.float64]:
     """Return the exact float64 value of each code of a float type, NaN where it has none."""
-    code = codes.astype(np.uint64)
+    code = np.asarray(codes).reshape(-1).astype(np.uint64)
     if to.bits == 64:
-        return code.view(np.float64)
+        return code.view(np.float64).reshape(np.shape(codes))
     mantissa_bits = np.uint64(to.mantissa_bits)
     magnitude = code & np.uint64(2 ** (to.bits - 1) - 1)
     sign = np.where(code >> np.uint64(to.bits - 1), -1.0, 1.0)
@@ -196,7 +196,7 @@ def decode(codes: npt.NDArray[np.unsignedinteger], to: DType) -> npt.NDArray[np.
         value = np.where(magnitude == to.max_code + 1, sign * np.inf, value)
     if to.fnuz:
         value = np.where(code == 1 << (to.bits - 1), np.nan, value)
-    return value
+    return value.reshape(np.shape(codes))
 
 
 def encode(
@@ -206,9 +206,9 @@ def encode(
 
     A NaN becomes the canonical quiet NaN of the format with its sign dropped.
     """
-    bits = np.ascontiguousarray(values, dtype=np.float64).view(np.uint64)
+    bits = np.array(values, dtype=np.float64, order="C").reshape(-1).view(np.uint64)
     if to.bits == 64:
-        return bits.copy()
+        return bits.reshape(np.shape(values))
     sign = bits >> np.uint64(63)
     magnitude = bits & np.uint64(2**63 - 1)
     is_nan = magnitude > np.uint64(0x7FF << 52)
@@ -241,7 +241,7 @@ def encode(
         if overflow is Overflow.NATIVE:
             code = np.where(over, minus_zero, code)
         code = np.where((code == minus_zero) & ~is_nan & ~over, np.uint64(0), code)
-    return code.astype(_unsigned(to.bits))
+    return code.astype(_unsigned(to.bits)).reshape(np.shape(values))
 
 
 def _nan_code(to: DType) -> int:

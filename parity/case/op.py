@@ -2,6 +2,18 @@
 
 Backends say how an op is run, the judge what it should give; both are keyed by these ids. Does
 not hold any implementation.
+
+Shapes, where the formula leaves them open:
+attention       q [B, H, T, D], k [B, G, S, D], v [B, G, S, E]; query head h reads head h // (H / G).
+                Query i stands at position S - T + i: causal keeps keys j <= position, a window w
+                keeps j > position - w. A boolean mask keeps where it is True, a float one is added.
+rope            x [..., T, D], positions int64 [T]. Half-split pairs i with i + D/2, interleaved
+                2i with 2i + 1.
+index_put       index int64 [n] on the first dimension, values [n, ...].
+int8_linear     x [T, K], w [N, K], x_scale f32 [T, 1], w_scale f32 [N].
+int8_weight_linear, int4_weight_linear
+                x [T, K]; w int8 [N, K] with scale [N, 1], or uint8 [N, K/2] with scale
+                [N, K/group]; scale has the dtype of x.
 """
 
 from __future__ import annotations
@@ -21,7 +33,8 @@ class Op:
     """One operation. `formula` is what it means; `inputs` ending in `?` may be absent, in `*` repeat.
 
     `attrs` maps each attribute to the types it may have. `exact` ops move, select or count: their
-    result has no rounding to forgive.
+    result has no rounding to forgive. `compute` names float types that the formula itself computes
+    in, beside those of its tensors.
     """
 
     id: str
@@ -30,6 +43,7 @@ class Op:
     outputs: tuple[str, ...] = ("y",)
     attrs: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     exact: bool = False
+    compute: tuple[str, ...] = ()
 
     def check(
         self,
@@ -92,6 +106,7 @@ OPS: dict[str, Op] = {
             id="rms_norm",
             formula="x / sqrt(mean(x^2) + eps) * g",
             inputs=("x", "g?"),
+            compute=("f32",),
             attrs={"eps": _FLOAT},
         ),
         Op(
@@ -111,18 +126,20 @@ OPS: dict[str, Op] = {
             formula="x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))",
             inputs=("x",),
         ),
-        Op(id="swiglu", formula="silu(gate) * up, rounded once", inputs=("gate", "up")),
+        Op(id="swiglu", formula="silu(gate) * up, rounded once", inputs=("gate", "up"), compute=("f32",)),
         # attention and positions
         Op(
             id="attention",
             formula="softmax(scale q k^T + mask) v; heads of k and v repeat for grouped queries",
             inputs=("q", "k", "v", "mask?"),
+            compute=("f32",),
             attrs={"causal": _BOOL, "window": (int, _NONE), "scale": (float, _NONE)},
         ),
         Op(
             id="rope",
             formula="x cos(p base^(-2i/d)) + rotate(x) sin(...), in f32, rounded once",
             inputs=("x", "positions"),
+            compute=("f32",),
             attrs={"base": _FLOAT, "interleaved": _BOOL},
         ),
         # lookup, movement, selection: exact
@@ -195,17 +212,20 @@ OPS: dict[str, Op] = {
             id="int8_linear",
             formula="(x_i8 @ w_i8.T as int32) * x_scale * w_scale",
             inputs=("x", "w", "x_scale", "w_scale"),
+            compute=("f32",),
             attrs={"out": _STR},
         ),
         Op(
             id="int8_weight_linear",
             formula="x @ (w_i8 * scale).T",
             inputs=("x", "w", "scale"),
+            compute=("f32",),
         ),
         Op(
             id="int4_weight_linear",
             formula="x @ ((nibbles(w) - 8) * scale by group).T; low nibble first",
             inputs=("x", "w", "scale"),
+            compute=("f32",),
             attrs={"group": _INT},
         ),
     )

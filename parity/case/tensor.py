@@ -83,7 +83,7 @@ class HostTensor:
 
     def contiguous(self) -> HostTensor:
         """Return a row-major tensor of the same elements; itself when it already is one."""
-        return self if self.is_contiguous else HostTensor.of(np.ascontiguousarray(self.array()), self.dtype)
+        return self if self.is_contiguous else HostTensor.of(self.array(), self.dtype)
 
     def digest(self) -> str:
         """Return `sha256:…` over dtype tag, shape and row-major little-endian elements.

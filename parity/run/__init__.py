@@ -1,0 +1,1 @@
+"""Recording a case: in this process, or in children whose crashes and hangs become verdicts."""

@@ -1,0 +1,117 @@
+"""torch on the host's CPU, eager.
+
+Importing this module does not import torch: `open` does, in the child. Does not compile.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from parity.backend.base import Availability, Handle, Witness
+from parity.backend.cpu_profile import cpu_profile
+from parity.backend.profile import Profile
+from parity.backend.spec import BackendSpec, Setting
+from parity.case.case import Step
+from parity.case.tensor import HostTensor
+from parity.errors import BackendError, UsageError, near_miss
+
+if TYPE_CHECKING:
+    from parity.backend.torch_eager import TorchEager
+
+__all__ = ["STRICT_ENV", "CpuBackend", "check_spec"]
+
+# oneDNN reads its variable, under either name, when torch is loaded; OpenMP and MKL likewise.
+STRICT_ENV: Mapping[str, str] = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
+    "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
+}
+
+
+def check_spec(spec: BackendSpec, *, modes: Sequence[str]) -> None:
+    """Raise UsageError for a mode that a one-device backend does not have, or another device."""
+    if spec.mode not in modes:
+        raise UsageError(
+            f"'{spec}': {spec.family} has no mode '{spec.mode}'{near_miss(spec.mode, modes)}; "
+            f"modes: {', '.join(modes)}"
+        )
+    if spec.index not in ((), (0,)):
+        raise UsageError(f"'{spec}': {spec.family} is one device; write '{spec.family}' without an index")
+
+
+class CpuBackend:
+    """The protocol `Backend` on the host's CPU; `flavour` is its instruction set, such as `avx512`."""
+
+    def __init__(self, spec: BackendSpec, setting: Setting) -> None:
+        check_spec(spec, modes=("eager",))
+        self.spec = spec
+        self.setting = setting
+        self.flavour = ""
+        self._eager: TorchEager | None = None
+
+    def env(self) -> Mapping[str, str]:
+        """One thread and oneDNN's strict arithmetic under strict, nothing under production."""
+        return STRICT_ENV if self.setting is Setting.STRICT else {}
+
+    def available(self) -> Availability:
+        """Whether torch is installed."""
+        if importlib.util.find_spec("torch") is None:
+            return Availability(ok=False, reason="torch is not installed", hint="pip install torch")
+        return Availability(ok=True, reason="torch is installed")
+
+    def open(self) -> None:
+        """Import torch, pin its switches under strict, and learn the flavour.
+
+        Raises BackendError when the flavour that was asked for is another machine's.
+        """
+        # Not at the top of the module: the launcher asks `env` and `available` without torch.
+        import torch
+
+        from parity.backend import torch_switches
+        from parity.backend.torch_eager import TorchEager
+
+        if self.setting is Setting.STRICT:
+            torch_switches.pin()
+        self.flavour = torch_switches.capability()
+        if self.spec.flavour not in (None, self.flavour):
+            raise BackendError(
+                f"'{self.spec}' was asked for, but this machine is cpu/{self.flavour}; "
+                "write 'cpu', or run on the other machine"
+            )
+        self._switches = torch_switches
+        self._eager = TorchEager(torch.device("cpu"))
+
+    def provenance(self) -> Mapping[str, str]:
+        """Versions, the processor, and every numeric switch as read back."""
+        return {**self._switches.identity(), **self._switches.read_back()}
+
+    def profile(self) -> Profile:
+        """What `cpu_profile` declares."""
+        return cpu_profile(self.setting)
+
+    def put(self, tensor: HostTensor) -> Handle:
+        """Copy a host tensor into torch with its layout."""
+        return self._open.put(tensor)
+
+    def get(self, handle: Handle) -> HostTensor:
+        """Copy a result back, row-major, bit for bit."""
+        return self._open.get(handle)
+
+    def run(self, step: Step, inputs: Sequence[Handle | None]) -> tuple[Handle, ...]:
+        """Run one step eagerly."""
+        return self._open.run(step, inputs, reduced=self._switches.reduced_float32())
+
+    def synchronize(self) -> None:
+        """Nothing to wait for: eager CPU calls return when they are done."""
+
+    def witness(self) -> Witness:
+        """Every ATen operation that the latest `run` dispatched."""
+        return self._open.witness()
+
+    @property
+    def _open(self) -> TorchEager:
+        assert self._eager is not None, "open() comes first"
+        return self._eager

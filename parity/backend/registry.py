@@ -1,0 +1,74 @@
+"""Which backends exist: our own, and those that other packages bring as entry points.
+
+Imports no SDK, and no third party's code before that family is asked for. Does not open devices.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+
+from parity.backend.base import Availability, Backend
+from parity.backend.spec import BackendSpec, Setting
+from parity.errors import BackendError, ParityError, UsageError, near_miss
+
+__all__ = ["GROUP", "Factory", "available", "create", "families"]
+
+GROUP = "parity.backends"
+Factory = Callable[[BackendSpec, Setting], Backend]
+
+_BUILT_IN: Mapping[str, str] = {
+    "cpu": "parity.backend.cpu:CpuBackend",
+    "openvino": "parity.backend.runtimes.openvino:OpenVinoBackend",
+}
+
+
+def families() -> dict[str, str]:
+    """Return `module:name` of the factory of every family, sorted; a built-in one is never replaced."""
+    others = {point.name: point.value for point in entry_points(group=GROUP)}
+    return dict(sorted({**others, **_BUILT_IN}.items()))
+
+
+def create(spec: BackendSpec, setting: Setting) -> Backend:
+    """Return the backend, not yet opened.
+
+    Raises UsageError for a family or mode that does not exist, BackendError where another
+    package's backend cannot be imported or built.
+    """
+    known = families()
+    if spec.family not in known:
+        raise UsageError(
+            f"unknown backend '{spec.family}'{near_miss(spec.family, known)}; known: {', '.join(known)}"
+        )
+    value = known[spec.family]
+    try:
+        return _load(value)(spec, setting)
+    except ParityError:
+        raise
+    except Exception as error:
+        if spec.family in _BUILT_IN:
+            raise
+        raise BackendError(
+            f"backend '{spec.family}' ({value}, from an entry point in '{GROUP}') cannot be used: "
+            f"{type(error).__name__}: {error}; repair or uninstall the package that brings it"
+        ) from error
+
+
+def _load(value: str) -> Factory:
+    module, _, name = value.partition(":")
+    factory: Factory = getattr(importlib.import_module(module), name)
+    return factory
+
+
+def available() -> list[tuple[str, Availability]]:
+    """Return every family with whether it can be used here; a broken one says why."""
+    found: list[tuple[str, Availability]] = []
+    for family in families():
+        try:
+            state = create(BackendSpec(family), Setting.STRICT).available()
+        except Exception as error:  # noqa: BLE001 - one package's failure must not hide other families
+            text = str(error) if isinstance(error, ParityError) else f"{type(error).__name__}: {error}"
+            state = Availability(ok=False, reason=text)
+        found.append((family, state))
+    return found

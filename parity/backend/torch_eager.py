@@ -1,0 +1,76 @@
+"""Run steps eagerly in torch on one device, with evidence; shared by every backend built on torch.
+
+Does not pin switches: the vendor's file does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+
+from parity.backend.base import Unsupported, Witness
+from parity.backend.torch_ops import TORCH_OPS
+from parity.backend.torch_tensor import to_host, to_torch
+from parity.backend.torch_witness import Trace
+from parity.case.case import Step
+from parity.case.tensor import HostTensor
+
+__all__ = ["TorchEager", "inability"]
+
+# How torch words "this cannot be expressed"; any other exception is a failure.
+_INABILITY = re.compile(
+    r"not implemented for|not supported|not support |unsupported|could not run|no kernel"
+    r"|could not infer output dtype|expect(ed)? .*(scalar type|float tensor|same dtype)"
+    r"|must have the same dtype|step must be greater than zero",
+    re.IGNORECASE,
+)
+
+
+def inability(error: Exception) -> str | None:
+    """Return torch's own words when an exception says that it cannot do this, else None."""
+    text = str(error).strip()
+    known = isinstance(error, NotImplementedError) or (
+        isinstance(error, (RuntimeError, ValueError)) and _INABILITY.search(text)
+    )
+    return (text.splitlines() or [type(error).__name__])[0] if known else None
+
+
+class TorchEager:
+    """Steps on one torch device; the backend that owns it has pinned the switches."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._witness = Witness()
+
+    def put(self, tensor: HostTensor) -> torch.Tensor:
+        """Copy a host tensor to the device with its layout."""
+        return to_torch(tensor, self.device)
+
+    def get(self, handle: torch.Tensor) -> HostTensor:
+        """Copy a result back, row-major, bit for bit."""
+        return to_host(handle)
+
+    def run(
+        self, step: Step, inputs: Sequence[torch.Tensor | None], *, reduced: str | None
+    ) -> tuple[torch.Tensor, ...]:
+        """Run one step and keep its witness; `reduced` as in `Trace`."""
+        self._witness = Witness()
+        if step.op not in TORCH_OPS:
+            raise Unsupported(f"op '{step.op}' has no torch implementation")
+        try:
+            with torch.no_grad(), Trace(self.device, reduced=reduced) as trace:
+                result = TORCH_OPS[step.op](*inputs, **step.attrs)
+        except Exception as error:
+            words = inability(error)
+            if words is None:
+                raise
+            raise Unsupported(words) from error
+        outputs = result if isinstance(result, tuple) else (result,)
+        self._witness = trace.witness(outputs)
+        return outputs
+
+    def witness(self) -> Witness:
+        """What the latest `run` executed."""
+        return self._witness

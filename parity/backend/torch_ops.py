@@ -1,0 +1,111 @@
+"""How each op of the op table is written in torch, as model code writes it.
+
+Attributes arrive as keywords. Does not choose kernels: what torch dispatches to is what is
+under test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own convention
+from torch import Tensor
+
+from parity.backend.indexing import parse_index
+from parity.backend.torch_attention import attention, rope, wide
+from parity.backend.torch_quant import int4_weight_linear, int8_linear, int8_weight_linear
+from parity.backend.torch_tensor import torch_dtype
+from parity.case.dtype import dtype
+
+__all__ = ["TORCH_OPS"]
+
+
+def _rms_norm(x: Tensor, g: Tensor | None = None, *, eps: float) -> Tensor:
+    return F.rms_norm(x, x.shape[-1:], g, eps)
+
+
+def _layer_norm(x: Tensor, g: Tensor | None = None, b: Tensor | None = None, *, eps: float) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], g, b, eps)
+
+
+def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    return F.silu(wide(gate)).mul(wide(up)).to(gate.dtype)
+
+
+def _index_put(x: Tensor, index: Tensor, values: Tensor, *, accumulate: bool) -> Tensor:
+    return x.index_put((index,), values, accumulate=accumulate)
+
+
+def _cat(*tensors: Tensor, dim: int) -> Tensor:
+    return torch.cat(tensors, dim=dim)
+
+
+def _slice(x: Tensor, *, index: str) -> Tensor:
+    return x[parse_index(index)]
+
+
+def _slice_assign(x: Tensor, values: Tensor, *, index: str) -> Tensor:
+    y = x.clone()
+    y[parse_index(index)] = values
+    return y
+
+
+def _triu_indices(*, rows: int, columns: int, offset: int) -> Tensor:
+    return torch.triu_indices(rows, columns, offset)
+
+
+def _topk(x: Tensor, *, k: int, dim: int, largest: bool) -> tuple[Tensor, ...]:
+    return tuple(torch.topk(x, k, dim=dim, largest=largest, sorted=True))
+
+
+def _sort(x: Tensor, *, dim: int, descending: bool, stable: bool) -> tuple[Tensor, ...]:
+    return tuple(torch.sort(x, dim=dim, descending=descending, stable=stable))
+
+
+def _cast(x: Tensor, *, to: str) -> Tensor:
+    return x.to(torch_dtype(dtype(to)))
+
+
+TORCH_OPS: Mapping[str, Callable[..., Any]] = {
+    "matmul": torch.matmul,
+    "bmm": torch.bmm,
+    "linear": F.linear,
+    "addmm": torch.addmm,
+    "sum": torch.sum,
+    "mean": torch.mean,
+    "cumsum": torch.cumsum,
+    "logsumexp": torch.logsumexp,
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "rms_norm": _rms_norm,
+    "layer_norm": _layer_norm,
+    "exp": torch.exp,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu_erf": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "swiglu": _swiglu,
+    "attention": attention,
+    "rope": rope,
+    "embedding": lambda table, ids: F.embedding(ids, table),
+    "gather": lambda x, index, *, dim: torch.gather(x, dim, index),
+    "index_put": _index_put,
+    "scatter_add": lambda x, index, src, *, dim: torch.scatter_add(x, dim, index, src),
+    "where": torch.where,
+    "cat": _cat,
+    "slice": _slice,
+    "slice_assign": _slice_assign,
+    "tril": torch.tril,
+    "triu": torch.triu,
+    "triu_indices": _triu_indices,
+    "topk": _topk,
+    "argmax": torch.argmax,
+    "sort": _sort,
+    "cast": _cast,
+    "int8_linear": int8_linear,
+    "int8_weight_linear": int8_weight_linear,
+    "int4_weight_linear": int4_weight_linear,
+}

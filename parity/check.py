@@ -1,0 +1,162 @@
+"""The story of a check, in the order in which it happens: choose cases, record, judge, report.
+
+Does not print; `cli` does.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import parity
+from parity.backend.spec import BackendSpec
+from parity.case.case import Case
+from parity.judge import deviations as declared
+from parity.judge.deviations import Deviation
+from parity.judge.judge import judge
+from parity.judge.verdict import CaseJudgement, Outcome, Verdict
+from parity.report.view import Run, SideView, WitnessSummary
+from parity.run.side import Result, Side, paired
+from parity.store.recording import Recording
+
+__all__ = ["Progress", "check"]
+
+Progress = Callable[[Outcome], None]
+
+
+def check(
+    cases: Sequence[Case],
+    *,
+    reference: Side | None,
+    target: Side,
+    deviations: Sequence[Deviation] = (),
+    time_box_s: float | None = None,
+    on_outcome: Progress = lambda _: None,
+) -> Run:
+    """Judge each case on both sides and return the run; Ctrl-C ends it with what was judged so far.
+
+    `reference` is None for the oracle alone. Raises BackendError when a side cannot be used here.
+    """
+    tally = _Tally(reference=_view(reference), target=_view(target))
+    started = time.monotonic()
+    ordered = most_informative_first(cases) if time_box_s is not None else list(cases)
+    try:
+        with closing(paired(ordered, reference, target)) as results:  # type: ignore[type-var]  # a generator
+            for theirs, ours in results:
+                outcome = _judge(theirs, ours, tally, deviations)
+                tally.outcomes.append(outcome)
+                on_outcome(outcome)
+                if time_box_s is not None and time.monotonic() - started > time_box_s:
+                    break
+    except KeyboardInterrupt:
+        tally.interrupted = True
+    order = {case.id: position for position, case in enumerate(cases)}
+    done = sorted(tally.outcomes, key=lambda outcome: order[outcome.case])
+    return Run(
+        version=parity.__version__,
+        reference=tally.reference,
+        target=tally.target,
+        outcomes=tuple(done),
+        deviations=len(deviations),
+        left_out=0 if tally.interrupted else len(cases) - len(done),
+        interrupted=tally.interrupted,
+        seconds=time.monotonic() - started,
+        framework_s=tally.framework_s,
+    )
+
+
+@dataclass(slots=True)
+class _Tally:
+    reference: SideView
+    target: SideView
+    outcomes: list[Outcome] = field(default_factory=list)
+    interrupted: bool = False
+    framework_s: float = 0.0
+
+
+def _judge(theirs: Result | None, ours: Result, tally: _Tally, deviations: Sequence[Deviation]) -> Outcome:
+    started = time.perf_counter()
+    case = ours.case
+    target = _side(case, ours)
+    reference = None if theirs is None else _side(case, theirs)
+    tally.target = _seen(tally.target, ours.recording)
+    if theirs is not None:
+        tally.reference = _seen(tally.reference, theirs.recording)
+    verdict, entry = _declared(case, target.verdict, ours.recording, deviations)
+    judging = time.perf_counter() - started
+    tally.framework_s += max(ours.seconds - sum(s.seconds or 0.0 for s in target.steps), 0.0)
+    return Outcome(
+        case=case.id,
+        source=case.source,
+        verdict=verdict,
+        target=target,
+        reference=reference,
+        seconds=ours.seconds + judging,
+        deviation=entry.reason if entry else "",
+    )
+
+
+def _side(case: Case, result: Result) -> CaseJudgement:
+    if result.recording is None:
+        return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
+    return judge(case, result.recording)
+
+
+def _declared(
+    case: Case, verdict: Verdict, recording: Recording | None, deviations: Sequence[Deviation]
+) -> tuple[Verdict, Deviation | None]:
+    if recording is None or not deviations:
+        return verdict, None
+    environment = recording.environment
+    return declared.apply(
+        deviations,
+        case.id,
+        verdict,
+        mode=BackendSpec.parse(environment.backend).mode,
+        setting=environment.setting,
+        provenance=environment.provenance,
+    )
+
+
+def _view(side: Side | None) -> SideView:
+    if side is None:
+        return SideView(spec="oracle", origin="float64, no recording needed")
+    origins = []
+    if side.store is not None:
+        origins.append(side.store.describe())
+    if side.live is not None:
+        origins.append("run here" if side.store is None else "the rest run here")
+    setting = side.live.setting.value if side.live else ""
+    return SideView(spec=side.name, origin="; ".join(origins), setting=setting)
+
+
+def _seen(view: SideView, recording: Recording | None) -> SideView:
+    """Return a view that knows the environment and the witnesses of one more recording."""
+    if recording is None:
+        return view
+    witness: WitnessSummary = view.witness
+    for step in recording.steps:
+        if step.witness is not None:
+            witness = witness.plus(step.witness)
+    if view.environment:
+        return replace(view, witness=witness)
+    environment = recording.environment
+    return replace(
+        view,
+        setting=environment.setting,
+        environment=dict(environment.provenance),
+        profile=environment.profile.to_json(),
+        witness=witness,
+    )
+
+
+def most_informative_first(cases: Sequence[Case]) -> list[Case]:
+    """Order cases so that every family comes early: the first case of each, then the second, …"""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.id.path, []).append(case)
+    ranks = itertools.zip_longest(*groups.values())
+    return [case for rank in ranks for case in rank if case is not None]

@@ -1,0 +1,88 @@
+"""RMS and layer normalization over the last dimension."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth
+
+__all__ = ["layer_norm", "rms_norm"]
+
+
+def rms_norm(q: Question) -> tuple[Expected, ...]:
+    """y = x / sqrt(mean(x^2) + eps) g: H = |y| u (0.5 (c(K) + 1) + 6), sigma = 0.42 u |y| sqrt(K/12 + 6).
+
+    Half of the sum's relative error passes the square root; 6 pays for the mean, the reciprocal
+    square root and the products. A profile that declares `normalized_rounded` rounds
+    x / sqrt(...) to the output dtype before the product with g, as Hugging Face models do.
+    """
+    x, g = (*q.inputs, None)[:2]
+    assert x is not None
+    terms, u = x.shape[-1], q.accumulator.unit
+    squares = x.square().sum(-1, keepdim=True)
+    value = x / (squares / terms + q.number("eps")).sqrt()
+    if g is not None:
+        value = value * g
+    hard = value.abs() * u * (0.5 * (growth(terms, outputs=value.numel()) + 1) + 6)
+    sigma = RMS_ROUNDING * u * value.abs() * (terms / 12 + 6) ** 0.5
+    rows = max(x.numel() // max(terms, 1), 1)
+    free = _overflowing(squares, q).expand_as(value)
+    roundings = 2 if q.declares("normalized_rounded") else 1
+    return (
+        Budget(
+            dtype=q.dtype,
+            value=value,
+            hard=hard,
+            sigma=sigma,
+            roundings=roundings,
+            independent=rows,
+            free=free,
+        ),
+    )
+
+
+def layer_norm(q: Question) -> tuple[Expected, ...]:
+    """y = (x - mu) r g + b, r = 1 / sqrt(var + eps), d = x - mu.
+
+    dmu = c(K) u mean|x|;  H = |g r| (dmu + u |d| + u |mu|)
+    + |g d r| (0.5 (c(K) u + 4 u + dmu^2 / (var + eps)) + 4 u) + u (|b| + |y|).
+    sigma^2 = (g r)^2 (s_mu^2 + (0.42 u d)^2) + (0.42 u g d r)^2 (K/12 + 6) + (0.42 u)^2 (b^2 + y^2),
+    s_mu the expected error of the mean by the sum rule.
+    """
+    x, g, b = (*q.inputs, None, None)[:3]
+    assert x is not None
+    g = torch.ones(x.shape[-1], dtype=torch.float64) if g is None else g
+    b = torch.zeros_like(g) if b is None else b
+    terms, u = x.shape[-1], q.accumulator.unit
+    total = x.sum(-1, keepdim=True)
+    mu = total / terms
+    d = x - mu
+    spread = d.square().mean(-1, keepdim=True) + q.number("eps")
+    r = spread.rsqrt()
+    value = d * r * g + b
+    c = growth(terms, outputs=value.numel())
+    dmu = c * u * x.abs().mean(-1, keepdim=True)
+    hard = (g * r).abs() * (dmu + u * d.abs() + u * mu.abs())
+    hard = hard + (g * d * r).abs() * (0.5 * (c * u + 4 * u + dmu.square() / spread) + 4 * u)
+    hard = hard + u * (b.abs() + value.abs())
+    s_mu = _expected_mean_error(x, total, terms, u)
+    tiny = (RMS_ROUNDING * u) ** 2
+    variance = (g * r).square() * (s_mu + tiny * d.square())
+    variance = variance + tiny * ((g * d * r).square() * (terms / 12 + 6) + b.square() + value.square())
+    rows = max(x.numel() // max(terms, 1), 1)
+    free = _overflowing(x.square().sum(-1, keepdim=True), q).expand_as(value)
+    return (
+        Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), independent=rows, free=free),
+    )
+
+
+def _expected_mean_error(x: Tensor, total: Tensor, terms: int, u: float) -> Tensor:
+    """Square of the expected error of the mean: h^2 of the sum rule divided by K^2."""
+    squares = x.square().sum(-1, keepdim=True)
+    return (RMS_ROUNDING * u) ** 2 * (terms * (squares / 6 + total.square() / 3) + total.square()) / terms**2
+
+
+def _overflowing(squares: Tensor, q: Question) -> Tensor:
+    """Rows whose sum of squares leaves the accumulator's range: 0, infinity and NaN are all computed."""
+    return squares.isfinite() & (squares >= q.accumulator.dtype.max_finite)

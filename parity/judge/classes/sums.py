@@ -1,0 +1,226 @@
+"""Products and sums: the error is that of adding n terms in some order (NUMERICS.md 1.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from parity.case.dtype import DType
+from parity.judge.budget import Budget, Expected, Question, sum_error
+
+__all__ = ["addmm", "cumsum", "index_put", "linear", "matmul", "mean", "product", "scatter_add", "sum_"]
+
+# Products of two significands of at most 12 bits are exact in a 24-bit accumulator.
+EXACT_PRODUCT_BITS = 11
+
+
+def product(
+    q: Question, a: Tensor, b: Tensor, *, dtype: DType, weight_unit: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (y, H, h^2, free) of a @ b in float64, by two companion products.
+
+    S = |a| |b| and q = (a a)(b b). `weight_unit` is the roundoff of a declared rounding of b,
+    which adds u S to H and (0.42 u)^2 q to h^2.
+    """
+    value = a @ b
+    magnitude, squares = a.abs() @ b.abs(), a.square() @ b.square()
+    terms = a.shape[-1]
+    hard, variance = sum_error(
+        terms=terms,
+        magnitude=magnitude,
+        squares=squares,
+        total=value,
+        outputs=value.numel(),
+        accumulator=q.accumulator,
+        exact_terms=dtype.mantissa_bits + 1 <= EXACT_PRODUCT_BITS,
+    )
+    if weight_unit:
+        hard = hard + weight_unit * magnitude
+        variance = variance + (0.42 * weight_unit) ** 2 * squares
+    if q.declares("products_flushed"):
+        hard = hard + terms * q.accumulator.dtype.min_normal
+    return value, hard, variance, overflows(value, finite(a) @ finite(b), q)
+
+
+def overflows(value: Tensor, magnitude: Tensor, q: Question) -> Tensor:
+    """Mark sums whose finite terms can overflow in some order, so that any value is legal.
+
+    `magnitude` is the sum of the magnitudes of the finite terms. A NaN among the inputs stays.
+    """
+    return ~value.isnan() & (magnitude >= q.accumulator.dtype.max_finite)
+
+
+def finite(x: Tensor) -> Tensor:
+    """Return |x| with 0 for what is not finite."""
+    return x.abs().nan_to_num(nan=0.0, posinf=0.0)
+
+
+def matmul(q: Question) -> tuple[Expected, ...]:
+    """y = a b: H = (c(K) [+1 when products are inexact]) u |a||b|, h^2 by the sum rule with q = a^2 b^2.
+
+    Source: Higham and Mary 2019; block-FMA form Blanchard et al., SISC 42 (2020) C124.
+    """
+    a, b = q.inputs
+    assert a is not None and b is not None
+    value, hard, variance, free = product(q, a, b, dtype=q.dtype)
+    return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free),)
+
+
+def linear(q: Question) -> tuple[Expected, ...]:
+    """y = x w^T + bias: the matmul rule, plus one addition u (|y - bias| + |y|).
+
+    A profile that declares `product_rounded` rounds x w^T to a dtype before it adds the bias, where x
+    is not one contiguous matrix.
+    """
+    x, w, bias = (*q.inputs, None)[:3]
+    assert x is not None and w is not None
+    value, hard, variance, free = product(q, x, w.transpose(-1, -2), dtype=q.dtype)
+    raw = q.raw[0]
+    folds = x.ndim == 2 or (raw is not None and raw.is_contiguous)
+    middle = 0.0 if folds else q.unit_of("product_rounded")
+    return (_with_addend(q, value, hard, variance, free, bias, middle=middle),)
+
+
+def addmm(q: Question) -> tuple[Expected, ...]:
+    """y = beta c + alpha a b: the matmul rule times |alpha|, plus u (3 |alpha a b| + 3 |beta c| + |y|)."""
+    c, a, b = q.inputs
+    assert c is not None and a is not None and b is not None
+    alpha, beta = q.number("alpha"), q.number("beta")
+    value, hard, variance, free = product(q, a, b, dtype=q.dtype)
+    u = q.accumulator.unit
+    hard = abs(alpha) * hard + 2 * u * abs(alpha) * value.abs()
+    variance = alpha**2 * variance + (0.42 * u * alpha * value).square()
+    # torch documents that beta = 0 ignores c, NaN and infinity included.
+    addend = beta * c if beta else torch.zeros_like(c)
+    return (_with_addend(q, alpha * value, hard, variance, free, addend),)
+
+
+def _with_addend(
+    q: Question,
+    value: Tensor,
+    hard: Tensor,
+    variance: Tensor,
+    free: Tensor,
+    addend: Tensor | None,
+    *,
+    middle: float = 0.0,
+) -> Budget:
+    if addend is None:
+        return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
+    u = q.accumulator.unit
+    total = value + addend
+    hard = hard + middle * value.abs() + u * (3 * addend.abs() + value.abs() + total.abs())
+    variance = variance + (0.42 * middle * value).square() + (0.42 * u * total).square()
+    variance = variance + (0.42 * u * addend).square()
+    return Budget(dtype=q.dtype, value=total, hard=hard, sigma=variance.sqrt(), free=free)
+
+
+def sum_(q: Question) -> tuple[Expected, ...]:
+    """y = sum x over dim: H = c(n) u S, h^2 = (0.42 u)^2 (n (q/6 + s^2/3) + s^2)."""
+    value, hard, variance, free = _reduce(q)
+    return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free),)
+
+
+def mean(q: Question) -> tuple[Expected, ...]:
+    """y = sum x / n: the sum rule divided by n, plus 2 u |y| for the division."""
+    value, hard, variance, free = _reduce(q)
+    terms, u = _terms(q), q.accumulator.unit
+    value = value / terms
+    hard = hard / terms + 2 * u * value.abs()
+    variance = variance / terms**2 + (0.42 * u * value).square()
+    return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free),)
+
+
+def _terms(q: Question) -> float:
+    # Zero terms divide to NaN, as the mean of nothing must.
+    return float(q.x.shape[q.integer("dim")]) if q.x.ndim else 1.0
+
+
+def _reduce(q: Question) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def total(x: Tensor) -> Tensor:
+        return x.sum(q.integer("dim"), keepdim=bool(q.attrs["keepdim"]))
+
+    value, magnitude = total(q.x), total(q.x.abs())
+    hard, variance = sum_error(
+        terms=_terms(q),
+        magnitude=magnitude,
+        squares=total(q.x.square()),
+        total=value,
+        outputs=value.numel(),
+        accumulator=q.accumulator,
+        exact_terms=True,
+    )
+    return value, hard, variance, overflows(value, total(finite(q.x)), q)
+
+
+def cumsum(q: Question) -> tuple[Expected, ...]:
+    """y_i = sum of the first i terms: the sum rule with prefix n_i, S_i and q_i."""
+    dim = q.integer("dim")
+    x = q.x
+    value, magnitude = x.cumsum(dim), x.abs().cumsum(dim)
+    length = x.shape[dim] if x.ndim else 1
+    shape = [1] * x.ndim
+    if x.ndim:
+        shape[dim] = length
+    terms = torch.arange(1, length + 1, dtype=torch.float64).reshape(shape)
+    hard, variance = sum_error(
+        terms=terms,
+        magnitude=magnitude,
+        squares=x.square().cumsum(dim),
+        total=value,
+        outputs=value.numel(),
+        accumulator=q.accumulator,
+        exact_terms=True,
+    )
+    rows = max(value.numel() // max(length, 1), 1)
+    free = overflows(value, finite(x).cumsum(dim), q)
+    return (
+        Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), independent=rows, free=free),
+    )
+
+
+def scatter_add(q: Question) -> tuple[Expected, ...]:
+    """y = x with src added at index: the sum rule with the number of terms that meet at each element."""
+    x, index, src = q.inputs
+    assert x is not None and index is not None and src is not None
+    dim = q.integer("dim")
+    src = src[tuple(slice(n) for n in index.shape)]
+
+    def add(base: Tensor, values: Tensor) -> Tensor:
+        return base.scatter_add(dim, index, values)
+
+    return (_accumulated(q, x, src, add),)
+
+
+def index_put(q: Question) -> tuple[Expected, ...]:
+    """y = x with values added at rows `index`: the sum rule per element (accumulating form)."""
+    x, index, values = q.inputs
+    assert x is not None and index is not None and values is not None
+
+    def add(base: Tensor, addend: Tensor) -> Tensor:
+        return base.index_put((index,), addend, accumulate=True)
+
+    return (_accumulated(q, x, values.expand(*index.shape, *x.shape[1:]), add),)
+
+
+def _accumulated(q: Question, x: Tensor, src: Tensor, add: object) -> Budget:
+    assert callable(add)
+    value, magnitude = add(x, src), add(x.abs(), src.abs())
+    terms = add(torch.zeros_like(x), torch.ones_like(src)) + 1
+    hard, variance = sum_error(
+        terms=terms,
+        magnitude=magnitude,
+        squares=add(x.square(), src.square()),
+        total=value,
+        outputs=value.numel(),
+        accumulator=q.accumulator,
+        exact_terms=True,
+    )
+    # An element that nothing is added to is a copy: no error at all.
+    copied = terms == 1
+    hard = torch.where(copied, 0.0, hard)
+    variance = torch.where(copied, 0.0, variance)
+    free = overflows(value, add(finite(x), finite(src)), q) & ~copied
+    return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
+
+

@@ -1,0 +1,166 @@
+"""Declared, reasoned, expected departures of a backend: `cases/deviations/<family>.toml`.
+
+An entry excuses exactly the verdict that it expects, on the versions that it names; one that no
+longer departs is `stale`. Does not widen any budget.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+
+from parity.backend.spec import BackendSpec
+from parity.case.ids import CaseId, Selector
+from parity.errors import UsageError, near_miss
+from parity.judge.verdict import Verdict
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Deviation", "Kind", "apply", "load"]
+
+
+class Kind(Enum):
+    """Who can end a deviation."""
+
+    OURS = "ours"
+    UPSTREAM = "upstream"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """One declared departure. `mode` and `setting` are empty for any; `versions` holds conditions on
+    provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the entry to apply."""
+
+    case: Selector
+    expect: Verdict
+    cause: str
+    kind: Kind
+    reason: str
+    link: str = ""
+    mode: str = ""
+    setting: str = ""
+    versions: str = ""
+    where: str = ""
+
+    def covers(self, case: CaseId, *, mode: str, setting: str, provenance: Mapping[str, str]) -> bool:
+        """Whether this entry speaks of a case as it was run."""
+        return (
+            self.case.matches(case)
+            and self.mode in ("", mode)
+            and self.setting in ("", setting)
+            and _versions_hold(self.versions, provenance)
+        )
+
+
+def load(folders: Iterable[Path], spec: BackendSpec, known: Sequence[CaseId]) -> tuple[Deviation, ...]:
+    """Return the entries of a family. Raises UsageError for a malformed one, and for one that matches
+    no case of the whole catalog."""
+    entries = []
+    for folder in folders:
+        path = folder / "deviations" / f"{spec.family}.toml"
+        if path.is_file():
+            entries += _read(path)
+    for entry in entries:
+        if not any(entry.case.matches(case) for case in known):
+            raise UsageError(f"{entry.where}: '{entry.case}' matches no case; remove the entry or mend its selector")
+    return tuple(entries)
+
+
+def apply(
+    deviations: Iterable[Deviation], case: CaseId, verdict: Verdict, **ran: object
+) -> tuple[Verdict, Deviation | None]:
+    """Return the verdict after declarations, and the entry that decided it.
+
+    A departure that is expected becomes `known`; a `within` where one was expected, `stale`. What
+    could not be judged stays what it is.
+    """
+    covering = [d for d in deviations if d.covers(case, **ran)]  # type: ignore[arg-type]  # forwards keywords
+    for entry in covering:
+        if verdict is entry.expect:
+            return Verdict.KNOWN, entry
+    if covering and verdict is Verdict.WITHIN:
+        return Verdict.STALE, covering[0]
+    return verdict, None
+
+
+def _read(path: Path) -> list[Deviation]:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from None
+    tables = data.pop("deviation", [])
+    if data or not isinstance(tables, list):
+        raise UsageError(f"{path}: expected only [[deviation]] tables, found '{next(iter(data), 'deviation')}'")
+    return [_entry(table, f"{path}: entry {i}") for i, table in enumerate(tables, 1)]
+
+
+def _entry(table: Mapping[str, object], where: str) -> Deviation:
+    names = [f.name for f in fields(Deviation) if f.name != "where"]
+    for name, value in table.items():
+        if name not in names:
+            raise UsageError(f"{where}: unknown key '{name}'{near_miss(name, names)}")
+        if not isinstance(value, str):
+            raise UsageError(f"{where}: '{name}' must be text, got {value!r}")
+    text = {name: str(value) for name, value in table.items()}
+    for name in ("case", "expect", "cause", "kind", "reason"):
+        if not text.get(name):
+            raise UsageError(f"{where}: needs '{name}'")
+    expect, kind = text["expect"], text["kind"]
+    legal = [v.value for v in Verdict if v.departs and v is not Verdict.STALE]
+    if expect not in legal:
+        raise UsageError(f"{where}: cannot expect '{expect}'{near_miss(expect, legal)}; one of {', '.join(legal)}")
+    if kind not in {k.value for k in Kind}:
+        raise UsageError(f"{where}: kind '{kind}' is not one of ours, upstream, never")
+    if text.get("versions") and not _conditions(text["versions"]):
+        raise UsageError(f"{where}: versions '{text['versions']}' is not like 'torch>=2.13,<3'")
+    rest = {n: text[n] for n in ("cause", "reason", "link", "mode", "setting", "versions") if n in text}
+    return Deviation(
+        case=Selector.parse(text["case"]), expect=Verdict(expect), kind=Kind(kind), where=where, **rest
+    )
+
+
+_CONDITION = re.compile(r"\s*(?P<name>[A-Za-z0-9_-]*)\s*(?P<op>>=|<=|==|<|>)\s*(?P<version>[0-9][0-9.]*)\s*")
+
+
+def _conditions(text: str) -> list[tuple[str, str, str]]:
+    """Return (name, operator, version) of `openvino>=2026.1,<2027`; empty when it cannot be read."""
+    conditions, name = [], ""
+    for item in text.split(","):
+        match = _CONDITION.fullmatch(item)
+        name = match["name"] or name if match else ""
+        if match is None or not name:
+            return []
+        conditions.append((name, match["op"], match["version"]))
+    return conditions
+
+
+def _versions_hold(text: str, provenance: Mapping[str, str]) -> bool:
+    for name, operator, version in _conditions(text):
+        found = re.match(r"[0-9.]*[0-9]", provenance.get(name, ""))
+        if found is None:
+            return False
+        left, right = _padded(found[0], version)
+        holds = {
+            ">=": left >= right,
+            "<=": left <= right,
+            "==": left == right,
+            "<": left < right,
+            ">": left > right,
+        }
+        if not holds[operator]:
+            return False
+    return True
+
+
+def _padded(a: str, b: str) -> tuple[list[int], list[int]]:
+    left, right = ([int(n) for n in v.split(".") if n] for v in (a, b))
+    length = max(len(left), len(right))
+    return left + [0] * (length - len(left)), right + [0] * (length - len(right))

@@ -1,0 +1,150 @@
+"""From a step and the exact inputs that it consumed to what each of its outputs may be.
+
+One table from op id to class function. Does not compare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from parity.backend.profile import Profile
+from parity.case.dtype import DType, Kind, decode
+from parity.case.op import Attr
+from parity.case.tensor import HostTensor
+from parity.judge.budget import Budget, Expected, Question
+from parity.judge.classes import attention, casts, movement, norms, order, pointwise, quantized, softmax, sums
+
+__all__ = ["CLASSES", "Answer", "answers", "to_float64"]
+
+CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
+    "addmm": sums.addmm,
+    "argmax": order.argmax,
+    "attention": attention.attention,
+    "bmm": sums.matmul,
+    "cast": casts.cast,
+    "cat": movement.cat,
+    "cumsum": sums.cumsum,
+    "embedding": movement.embedding,
+    "exp": pointwise.exp,
+    "gather": movement.gather,
+    "gelu_erf": pointwise.gelu_erf,
+    "gelu_tanh": pointwise.gelu_tanh,
+    "index_put": movement.index_put,
+    "int4_weight_linear": quantized.int4_weight_linear,
+    "int8_linear": quantized.int8_linear,
+    "int8_weight_linear": quantized.int8_weight_linear,
+    "layer_norm": norms.layer_norm,
+    "linear": sums.linear,
+    "log_softmax": softmax.log_softmax,
+    "logsumexp": softmax.logsumexp,
+    "matmul": sums.matmul,
+    "mean": sums.mean,
+    "rms_norm": norms.rms_norm,
+    "rope": attention.rope,
+    "scatter_add": sums.scatter_add,
+    "sigmoid": pointwise.sigmoid,
+    "silu": pointwise.silu,
+    "slice": movement.slice_,
+    "slice_assign": movement.slice_assign,
+    "softmax": softmax.softmax,
+    "sort": order.sort,
+    "sum": sums.sum_,
+    "swiglu": pointwise.swiglu,
+    "tanh": pointwise.tanh,
+    "topk": order.topk,
+    "tril": movement.tril,
+    "triu": movement.triu,
+    "triu_indices": movement.triu_indices,
+    "where": movement.where,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the outputs may be under one declared reading of the inputs.
+
+    `reading` is empty for the exact inputs, else the declaration that changed them.
+    """
+
+    expected: tuple[Expected, ...]
+    reading: str = ""
+
+
+def answers(
+    op: str, inputs: Sequence[HostTensor | None], attrs: Mapping[str, Attr], profile: Profile
+) -> Iterator[Answer]:
+    """Yield what a step may give: on its exact inputs, then on inputs as the profile says it reads them.
+
+    A declared input rounding (tf32, flushed subnormals) is emulated here rather than granted as a
+    wider bound, which would hide faults of its size. Raises KeyError for an op without a class.
+    """
+    function = CLASSES[op]
+    exact = tuple(None if t is None else to_float64(t) for t in inputs)
+    question = Question(op=op, inputs=exact, raw=tuple(inputs), attrs=attrs, profile=profile)
+    # The oracle meets infinities and NaN by design.
+    with np.errstate(all="ignore"):
+        yield Answer(expected=_flushing(question, function(question)))
+        if not (inputs and inputs[0] is not None and question.dtype.is_float):
+            return
+        for reading, read in _readings(question):
+            changed = tuple(
+                read(x, t.dtype) if x is not None and t is not None and t.dtype.is_float else x
+                for x, t in zip(exact, inputs, strict=True)
+            )
+            again = Question(op=op, inputs=changed, raw=tuple(inputs), attrs=attrs, profile=profile)
+            yield Answer(expected=_flushing(again, function(again)), reading=reading)
+
+
+def _flushing(q: Question, expected: tuple[Expected, ...]) -> tuple[Expected, ...]:
+    """Let results below the smallest normal be zero where the profile says that they are flushed."""
+    if not (q.profile.flush_subnormals or (q.raw and q.declares("results_flushed"))):
+        return expected
+    return tuple(dataclasses.replace(e, flush=True) if isinstance(e, Budget) else e for e in expected)
+
+
+def _readings(q: Question) -> Iterator[tuple[str, Callable[[Tensor, DType], Tensor]]]:
+    if q.declares("inputs_flushed"):
+        yield "subnormal inputs read as zero", _flush
+    rounded = q.profile.fact("inputs_rounded", op=q.op, dtype=q.dtype)
+    if rounded:
+        bits = int(rounded.value)
+        yield f"inputs rounded to {bits} significand bits", lambda x, _: _round(x, bits)
+        yield f"inputs truncated to {bits} significand bits", lambda x, _: _truncate(x, bits)
+
+
+def _flush(x: Tensor, dtype: DType) -> Tensor:
+    return torch.where(x.abs() < dtype.min_normal, torch.zeros_like(x).copysign(x), x)
+
+
+def _round(x: Tensor, bits: int) -> Tensor:
+    """Round float64 to `bits` significand bits, ties to even."""
+    fraction, exponent = torch.frexp(x)
+    return torch.ldexp(torch.round(torch.ldexp(fraction, torch.tensor(bits))), exponent - bits)
+
+
+def _truncate(x: Tensor, bits: int) -> Tensor:
+    fraction, exponent = torch.frexp(x)
+    return torch.ldexp(torch.trunc(torch.ldexp(fraction, torch.tensor(bits))), exponent - bits)
+
+
+def to_float64(tensor: HostTensor) -> Tensor:
+    """Return the exact values as float64 for floats, else as the integer or bool tensor they are."""
+    array = np.asarray(tensor.array(), order="C").reshape(-1)
+    # A signalling NaN is quieted by conversion, which numpy reports as invalid.
+    with np.errstate(invalid="ignore"):
+        if tensor.dtype.kind is not Kind.FLOAT:
+            values: npt.NDArray[np.generic] = array.copy()
+        elif tensor.dtype.bits >= 32 or tensor.dtype.name == "f16":
+            values = array.astype(np.float64)
+        elif tensor.dtype.name == "bf16":
+            values = (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        else:
+            values = decode(array, tensor.dtype)
+    return torch.from_numpy(values.reshape(tensor.shape))

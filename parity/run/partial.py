@@ -1,0 +1,29 @@
+"""The recording of a case whose process was lost: made here, since the process cannot.
+
+So a folder that is carried to another host shows the crash too. Steps before the lost one ran,
+but what they gave died with the process; they are left out, and so are judged by nobody.
+"""
+
+from __future__ import annotations
+
+from parity.case.case import Case, Step
+from parity.store.recording import Environment, Failure, Recording, StepRecord
+
+__all__ = ["partial"]
+
+
+def partial(case: Case, environment: Environment, *, step: str, failure: Failure) -> Recording:
+    """Return a recording of `case` from the step that ended its process on."""
+    names = [each.name for each in case.steps]
+    lost, *rest = case.steps[names.index(step) :]
+    after = Failure(kind=failure.kind, text=f"not reached: '{step}' ended the process")
+    return Recording(
+        case=str(case.id),
+        revision=case.revision,
+        environment=environment,
+        steps=(_record(lost, failure), *(_record(each, after) for each in rest)),
+    )
+
+
+def _record(step: Step, failure: Failure) -> StepRecord:
+    return StepRecord(name=step.name, op=step.op, attrs=step.attrs, inputs=(), outputs=(), failure=failure)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from parity.backend.base import Backend, Witness
+from parity.backend.registry import create
+from parity.backend.spec import BackendSpec, Setting
+from parity.case.case import Step
+from parity.case.dtype import DType, decode, dtype, encode
+from parity.case.op import Attr
+from parity.case.tensor import HostTensor
+
+
+def _tensor(values: object, name: str) -> HostTensor:
+    """A contiguous tensor of values that the dtype can hold, rounded once."""
+    to: DType = dtype(name)
+    array = np.asarray(values)
+    if to.is_float:
+        return HostTensor.of(encode(array.astype(np.float64), to).view(to.storage), to)
+    return HostTensor.of(array.astype(to.storage), to)
+
+
+def _values(host: HostTensor) -> np.ndarray:
+    """The elements as numpy computes with them: floats in float64."""
+    if not host.dtype.is_float:
+        return host.array()
+    bits = np.ascontiguousarray(host.array()).view(f"u{host.dtype.itemsize}")
+    return decode(bits, host.dtype)
+
+
+@dataclass(frozen=True)
+class Ran:
+    outputs: tuple[HostTensor, ...]
+    witness: Witness
+
+    @property
+    def y(self) -> np.ndarray:
+        return _values(self.outputs[0])
+
+
+def _run(backend: Backend, op: str, inputs: list[HostTensor | None], **attrs: Attr) -> Ran:
+    """Run one op on an open backend and bring everything back."""
+    names = tuple(None if x is None else f"i{n}" for n, x in enumerate(inputs))
+    outputs = ("y0", "y1") if op in ("topk", "sort") else ("y0",)
+    step = Step(name="s", op=op, inputs=names, outputs=outputs, attrs=attrs)
+    results = backend.run(step, [None if x is None else backend.put(x) for x in inputs])
+    backend.synchronize()
+    return Ran(tuple(backend.get(handle) for handle in results), backend.witness())
+
+
+def _opened(text: str, setting: Setting = Setting.STRICT) -> Backend:
+    backend = create(BackendSpec.parse(text), setting)
+    backend.open()
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def _switches_as_before() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(torch.backends.mkldnn, "fp32_precision"):  # since torch 2.9
+        torch.backends.mkldnn.fp32_precision = "none"
+        torch.backends.mkldnn.matmul.fp32_precision = "none"
+    if hasattr(torch._C, "_set_cpu_allow_fp16_reduced_precision_reduction"):
+        torch._C._set_cpu_allow_fp16_reduced_precision_reduction(False)
+
+
+# Helpers come as fixtures: a test file cannot import its conftest under importlib mode.
+@pytest.fixture
+def cpu() -> Backend:
+    return _opened("cpu")
+
+
+@pytest.fixture
+def tensor() -> Callable[..., HostTensor]:
+    return _tensor
+
+
+@pytest.fixture
+def run() -> Callable[..., Ran]:
+    return _run
+
+
+@pytest.fixture
+def opened() -> Callable[..., Backend]:
+    return _opened

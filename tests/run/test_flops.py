@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from parity.case.dtype import dtype
+from parity.run.flops import flops
+from parity.store.recording import TensorRef
+
+
+def ref(*shape):
+    return TensorRef(
+        name="t", role="input", dtype=dtype("f32"), shape=shape, stride=(0,) * len(shape), offset=0, digest=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "output", "expected"),
+    [
+        ("matmul", [ref(3, 5), ref(5, 7)], ref(3, 7), 2 * 3 * 5 * 7),
+        ("matmul", [ref(5), ref(5)], ref(), 2 * 5),
+        ("bmm", [ref(2, 3, 5), ref(2, 5, 7)], ref(2, 3, 7), 2 * 2 * 3 * 5 * 7),
+        ("linear", [ref(4, 3, 5), ref(7, 5), None], ref(4, 3, 7), 2 * 12 * 5 * 7),
+        ("addmm", [ref(7), ref(3, 5), ref(5, 7)], ref(3, 7), 2 * 3 * 5 * 7),
+        ("int4_weight_linear", [ref(3, 32), ref(7, 16), ref(7, 1)], ref(3, 7), 2 * 3 * 32 * 7),
+        ("attention", [ref(1, 4, 3, 8), ref(1, 2, 6, 8), ref(1, 2, 6, 16)], ref(1, 4, 3, 16), 2 * 4 * 3 * 6 * (8 + 16)),
+        ("softmax", [ref(3, 5)], ref(3, 5), 0),
+        ("triu_indices", [], ref(2, 6), 0),
+    ],
+)
+def test_a_product_counts_two_operations_a_term_and_the_rest_none(op, inputs, output, expected):
+    assert flops(op, inputs, [output]) == expected

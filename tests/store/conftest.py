@@ -1,0 +1,219 @@
+"""Small recordings to store, and the means to forge files whose digest is right all the same."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.backend.base import Node, Witness
+from parity.backend.profile import Accumulator, Declared, Profile
+from parity.case.case import Case, Step, TensorSpec
+from parity.case.dtype import dtype
+from parity.case.ids import CaseId
+from parity.case.tensor import HostTensor
+from parity.store.recording import Environment, Failure, FailureKind, Recording, StepRecord, TensorRef
+
+PROFILE = Profile(
+    accumulator=Accumulator(dtype=dtype("f32"), block=4),
+    ulps={"exp": 1, "tanh": 2.5},
+    declared=(Declared(fact="intermediate", ops=("softmax",), dtypes=("bf16",), value="bf16", source="a page"),),
+)
+ENVIRONMENT = Environment(
+    backend="sim/gaudi2:1+lazy",
+    setting="strict",
+    profile=PROFILE,
+    provenance={"torch": "2.13.0", "driver": "1.24 ü"},
+)
+
+
+def host(values, name):
+    return HostTensor.of(np.asarray(values, dtype=dtype(name).storage), dtype(name))
+
+
+def ref_of(name, tensor, role="activation"):
+    return TensorRef(
+        name=name,
+        role=role,
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        stride=tensor.stride,
+        offset=tensor.offset,
+        digest=tensor.digest(),
+    )
+
+
+@pytest.fixture
+def ref():
+    return ref_of
+
+
+@pytest.fixture
+def tensor():
+    return host
+
+
+@pytest.fixture
+def example():
+    """A recording in which every field of the schema says something."""
+    x = host(np.arange(12).reshape(3, 4), "f32")
+    turned = HostTensor(dtype=x.dtype, storage=x.storage, shape=(4, 3), stride=(1, 4))
+    y = host([[0x3F80, 0x7F80, 0xFFC0]], "bf16")
+    scalar, empty = host(True, "bool"), host(np.zeros((0, 7)), "e4m3_gaudi2")
+    other = host([[0x3F80, 0x7F80, 0xFFC1]], "bf16")
+    generated = ref_of("w", host([1, 2, 3], "i8"), role="weight")
+    node = Node(kind="softmax_fwd", device="hpu:0", precision="bf16")
+    steps = (
+        StepRecord(
+            name="L00.attn.softmax",
+            op="softmax",
+            attrs={"dim": -1, "scale": 0.1, "floor": -math.inf, "causal": True, "why": 'a "ü"', "none": None},
+            inputs=(ref_of("x", turned, role="input"), None, generated),
+            outputs=(ref_of("y", y), ref_of("flag", scalar)),
+            mutates=("x",),
+            replayable=False,
+            witness=Witness(executed=(node, node), moved=(node,), host=(node,), borrowed=2),
+            repeats=((ref_of("y", other), ref_of("flag", scalar)), ()),
+            seconds=0.25,
+            bytes=2**40,
+            flops=3,
+        ),
+        StepRecord(
+            name="L00.attn.context",
+            op="an op of tomorrow",
+            attrs={},
+            inputs=(ref_of("y", y), ref_of("e", empty)),
+            outputs=(),
+            failure=Failure(kind=FailureKind.CRASHED, text="SIGSEGV\n\udcff"),
+        ),
+    )
+    stored = (empty, other, scalar, turned, y)
+    return Recording(
+        case="engine/prefill:dtype=bf16,tokens=3",
+        revision="sha256:" + "5" * 64,
+        environment=ENVIRONMENT,
+        steps=steps,
+        tensors={t.digest(): t for t in stored},
+    )
+
+
+@pytest.fixture
+def recording_of():
+    """A recording of one step for each tensor, whose output it is."""
+
+    def make(*tensors):
+        steps = (
+            StepRecord(name=f"s{i}", op="cast", attrs={}, inputs=(), outputs=(ref_of("y", t),))
+            for i, t in enumerate(tensors)
+        )
+        return Recording(
+            case="ops/cast",
+            revision="sha256:" + "0" * 64,
+            environment=ENVIRONMENT,
+            steps=tuple(steps),
+            tensors={t.digest(): t for t in tensors},
+        )
+
+    return make
+
+
+@pytest.fixture
+def case():
+    """A small case, by test name."""
+
+    def make(path="ops/softmax", *, rows="2", dist="normal"):
+        return Case(
+            id=CaseId.of(path, {"rows": rows}),
+            inputs=(TensorSpec(name="x", dtype=dtype("f32"), shape=(int(rows), 4), dist=dist),),
+            steps=(Step(name="softmax", op="softmax", inputs=("x",), outputs=("y",), attrs={"dim": -1}),),
+        )
+
+    return make
+
+
+@pytest.fixture
+def record():
+    """A recording of a case of one step, whose output is filled with `value`."""
+
+    def make(case, *, value=0.25, backend="cpu/avx2", setting="strict", torch="2.13.0", seconds=None):
+        spec = case.inputs[0]
+        x = host(np.ones(spec.shape), "f32")
+        y = host(np.full(spec.shape, value), "f32")
+        step = case.steps[0]
+        environment = replace(
+            ENVIRONMENT, backend=backend, setting=setting, provenance={"torch": torch, "threads": "1"}
+        )
+        made = StepRecord(
+            name=step.name,
+            op=step.op,
+            attrs=dict(step.attrs),
+            inputs=(ref_of("x", x, role="input"),),
+            outputs=(ref_of("y", y),),
+            seconds=seconds,
+        )
+        return Recording(
+            case=str(case.id),
+            revision=case.revision,
+            environment=environment,
+            steps=(made,),
+            tensors={y.digest(): y},
+        )
+
+    return make
+
+
+@pytest.fixture
+def forge():
+    """Write any content with the trailer that makes its digest right."""
+
+    def write(path, content):
+        path.write_bytes(content + b"PARITY01" + hashlib.sha256(content).digest())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def buffers():
+    """The file offset and size of every Arrow buffer, found as golden/README.md says, without Arrow."""
+    return find_buffers
+
+
+def find_buffers(content):
+    assert content[:8] == b"ARROW1\0\0" and content[-6:] == b"ARROW1"
+    (footer_bytes,) = struct.unpack_from("<i", content, len(content) - 10)
+    footer = _table(content, len(content) - 10 - footer_bytes)
+    blocks = _vector(content, footer[3])
+    assert blocks[0] == 1
+    message_at, head_bytes = struct.unpack_from("<qi", content, blocks[1])
+    message = _table(content, message_at + 8)
+    batch = _table_at(content, _follow(content, message[2]))
+    count, at = _vector(content, batch[2])
+    body = message_at + head_bytes
+    pairs = [struct.unpack_from("<qq", content, at + 16 * i) for i in range(count)]
+    return [(body + offset, size) for offset, size in pairs]
+
+
+def _follow(content, at):
+    return at + struct.unpack_from("<I", content, at)[0]
+
+
+def _table(content, root):
+    return _table_at(content, _follow(content, root))
+
+
+def _table_at(content, at):
+    """Return where each field of a flatbuffer table lies, by its number."""
+    vtable = at - struct.unpack_from("<i", content, at)[0]
+    (size,) = struct.unpack_from("<H", content, vtable)
+    slots = struct.unpack_from(f"<{(size - 4) // 2}H", content, vtable + 4)
+    return {number: at + slot for number, slot in enumerate(slots) if slot}
+
+
+def _vector(content, at):
+    start = _follow(content, at)
+    return struct.unpack_from("<I", content, start)[0], start + 4
