@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import parity
 from parity.backend.spec import BackendSpec
@@ -32,15 +33,15 @@ def check(
     *,
     reference: Side | None,
     target: Side,
-    deviations: Sequence[Deviation] = (),
+    deviations: Mapping[str, Sequence[Deviation]] = MappingProxyType({}),
     time_box_s: float | None = None,
     on_outcome: Progress = lambda _: None,
 ) -> Run:
     """Judge each case on both sides and return the run; Ctrl-C ends it with what was judged so far.
 
-    `reference` is None for the oracle alone. Raises BackendError when a side cannot be used here.
+    `reference` is None for the oracle alone; `deviations` are those declared of each family. Raises BackendError when a side cannot be used here.
     """
-    tally = _Tally(reference=_view(reference), target=_view(target))
+    tally = _Tally(reference=_view(reference, cases), target=_view(target, cases))
     started = time.monotonic()
     ordered = most_informative_first(cases) if time_box_s is not None else list(cases)
     try:
@@ -60,7 +61,7 @@ def check(
         reference=tally.reference,
         target=tally.target,
         outcomes=tuple(done),
-        deviations=len(deviations),
+        deviations=len(deviations.get(target.spec().family, ())),
         left_out=0 if tally.interrupted else len(cases) - len(done),
         interrupted=tally.interrupted,
         seconds=time.monotonic() - started,
@@ -77,15 +78,17 @@ class _Tally:
     framework_s: float = 0.0
 
 
-def _judge(theirs: Result | None, ours: Result, tally: _Tally, deviations: Sequence[Deviation]) -> Outcome:
+def _judge(
+    theirs: Result | None, ours: Result, tally: _Tally, deviations: Mapping[str, Sequence[Deviation]]
+) -> Outcome:
     started = time.perf_counter()
     case = ours.case
     target = _side(case, ours)
-    reference = None if theirs is None else _side(case, theirs)
+    verdict, entry = _declared(case, target, ours.recording, deviations)
+    reference = None if theirs is None else _reference(case, theirs, deviations)
     tally.target = _seen(tally.target, ours.recording)
     if theirs is not None:
         tally.reference = _seen(tally.reference, theirs.recording)
-    verdict, entry = _declared(case, target.verdict, ours.recording, deviations)
     judging = time.perf_counter() - started
     tally.framework_s += max(ours.seconds - sum(s.seconds or 0.0 for s in target.steps), 0.0)
     return Outcome(
@@ -105,32 +108,40 @@ def _side(case: Case, result: Result) -> CaseJudgement:
     return judge(case, result.recording)
 
 
+def _reference(case: Case, result: Result, deviations: Mapping[str, Sequence[Deviation]]) -> CaseJudgement:
+    """Judge the reference like the target; what is declared of it is known. Stale is said of targets."""
+    judgement = _side(case, result)
+    verdict, entry = _declared(case, judgement, result.recording, deviations)
+    if entry is None or verdict is not Verdict.KNOWN:
+        return judgement
+    return replace(judgement, verdict=verdict, note=f"declared: {entry.reason}")
+
+
 def _declared(
-    case: Case, verdict: Verdict, recording: Recording | None, deviations: Sequence[Deviation]
+    case: Case,
+    judgement: CaseJudgement,
+    recording: Recording | None,
+    deviations: Mapping[str, Sequence[Deviation]],
 ) -> tuple[Verdict, Deviation | None]:
-    if recording is None or not deviations:
-        return verdict, None
+    if recording is None:
+        return judgement.verdict, None
     environment = recording.environment
+    spec = BackendSpec.parse(environment.backend)
     return declared.apply(
-        deviations,
+        deviations.get(spec.family, ()),
         case.id,
-        verdict,
-        mode=BackendSpec.parse(environment.backend).mode,
+        judgement.verdict,
+        mode=spec.mode,
         setting=environment.setting,
         provenance=environment.provenance,
     )
 
 
-def _view(side: Side | None) -> SideView:
+def _view(side: Side | None, cases: Sequence[Case]) -> SideView:
     if side is None:
         return SideView(spec="oracle", origin="float64, no recording needed")
-    origins = []
-    if side.store is not None:
-        origins.append(side.store.describe())
-    if side.live is not None:
-        origins.append("run here" if side.store is None else "the rest run here")
-    setting = side.live.setting.value if side.live else ""
-    return SideView(spec=side.name, origin="; ".join(origins), setting=setting)
+    setting = side.live.setting.value if side.live else side.store.kind.setting if side.store else ""
+    return SideView(spec=side.name, origin=side.describe(cases), setting=setting)
 
 
 def _seen(view: SideView, recording: Recording | None) -> SideView:

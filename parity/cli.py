@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from parity.backend.spec import Setting
     from parity.case.case import Case
     from parity.case.catalog import Catalog
+    from parity.judge.deviations import Deviation
     from parity.judge.verdict import Outcome
     from parity.report.view import Run
     from parity.run.side import Side
@@ -120,8 +122,7 @@ def check(
     """Judge cases on a target against a reference and the mathematics."""
     from parity.backend.registry import default_target
     from parity.check import check as run_check
-    from parity.judge import deviations
-    from parity.run.side import open_side
+    from parity.run.side import Live, open_side
 
     setting = _setting(production=production)
     folders = _case_folders(cases)
@@ -129,12 +130,18 @@ def check(
     chosen = _last_failed(catalog) if last_failed else _choose(catalog, selectors, suite or (None if selectors else "smoke"))
     target = target or default_target()
     with _work_folder() as work, _reports([LAST / "run.json", json_file, junit_file]):
-        live = {"setting": setting, "case_folders": folders, "timeout_s": timeout}
+        side = partial(Live, setting=setting, case_folders=folders, timeout_s=timeout)
         theirs = None
         if reference != "oracle":
-            theirs = open_side(reference, goldens=_goldens(golden), live={**live, "folder": work / "reference"})
-        ours = open_side(target, goldens=None, live={**live, "folder": work / "target", "jobs": jobs, "repeat": repeat})
-        declared = _deviations(deviations.load, folders, ours, catalog)
+            theirs = open_side(
+                reference, goldens=_goldens(golden), run=lambda spec: side(spec=spec, folder=work / "reference")
+            )
+        ours = open_side(
+            target,
+            goldens=None,
+            run=lambda spec: side(spec=spec, folder=work / "target", jobs=jobs, repeat=repeat),
+        )
+        declared = _deviations(folders, [theirs, ours], catalog)
         with _progress(len(chosen)) as advance:
             run = run_check(
                 chosen, reference=theirs, target=ours, deviations=declared, time_box_s=time_box, on_outcome=advance
@@ -262,9 +269,11 @@ def _goldens(golden: Path | None) -> Path:
     return golden
 
 
-def _deviations(load: Callable[..., Sequence], folders: Sequence[Path], side: Side, catalog: Catalog) -> Sequence:  # type: ignore[type-arg]  # the type lives in a lazily imported stage
-    spec = side.spec()
-    return () if spec is None else load(folders, spec, catalog.ids())
+def _deviations(folders: Sequence[Path], sides: Sequence[Side | None], catalog: Catalog) -> dict[str, Sequence[Deviation]]:
+    from parity.judge.deviations import load
+
+    families = {side.spec().family for side in sides if side is not None}
+    return {family: load(folders, family, catalog.ids()) for family in families}
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from parity.case.case import Case
 from parity.run.side import Live
 from parity.store.folder import Store
+from parity.store.manifest import Kind
 from parity.store.recording import Recording
 
 __all__ = ["Made", "record_goldens"]
@@ -57,7 +58,7 @@ def record_goldens(
             if why or result.recording is None:
                 missing.append((str(result.case.id), why))
                 continue
-            store = store or Store.create(root, result.recording.environment)
+            store = store or Store.create(root / Kind.of(result.recording.environment).folder)
             store.add(result.recording, reason=reason, producer=str(live.spec))
             recorded += 1
     finally:

@@ -20,7 +20,7 @@ from parity.errors import BackendError, UsageError, near_miss
 if TYPE_CHECKING:
     from parity.backend.torch_eager import TorchEager
 
-__all__ = ["STRICT_ENV", "CpuBackend", "check_spec"]
+__all__ = ["STRICT_ENV", "CpuBackend", "check_flavour", "check_spec"]
 
 # oneDNN reads its variable, under either name, when torch is loaded; OpenMP and MKL likewise.
 STRICT_ENV: Mapping[str, str] = {
@@ -40,6 +40,15 @@ def check_spec(spec: BackendSpec, *, modes: Sequence[str]) -> None:
         )
     if spec.index not in ((), (0,)):
         raise UsageError(f"'{spec}': {spec.family} is one device; write '{spec.family}' without an index")
+
+
+def check_flavour(spec: BackendSpec, *, here: str) -> None:
+    """Raise BackendError when the flavour that was asked for is another machine's."""
+    if spec.flavour not in (None, here):
+        raise BackendError(
+            f"'{spec}' was asked for, but this machine is {spec.family}/{here}; "
+            f"write '{spec.family}', or run on the other machine"
+        )
 
 
 class CpuBackend:
@@ -76,11 +85,7 @@ class CpuBackend:
         if self.setting is Setting.STRICT:
             torch_switches.pin()
         self.flavour = torch_switches.capability()
-        if self.spec.flavour not in (None, self.flavour):
-            raise BackendError(
-                f"'{self.spec}' was asked for, but this machine is cpu/{self.flavour}; "
-                "write 'cpu', or run on the other machine"
-            )
+        check_flavour(self.spec, here=self.flavour)
         self._switches = torch_switches
         self._eager = TorchEager(torch.device("cpu"))
 

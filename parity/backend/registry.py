@@ -13,7 +13,7 @@ from parity.backend.base import Availability, Backend
 from parity.backend.spec import BackendSpec, Setting
 from parity.errors import BackendError, ParityError, UsageError, near_miss
 
-__all__ = ["GROUP", "Factory", "available", "create", "families"]
+__all__ = ["GROUP", "Factory", "available", "create", "default_target", "families"]
 
 GROUP = "parity.backends"
 Factory = Callable[[BackendSpec, Setting], Backend]
@@ -53,6 +53,21 @@ def create(spec: BackendSpec, setting: Setting) -> Backend:
             f"backend '{spec.family}' ({value}, from an entry point in '{GROUP}') cannot be used: "
             f"{type(error).__name__}: {error}; repair or uninstall the package that brings it"
         ) from error
+
+
+def default_target() -> str:
+    """Return the first family with an accelerator that is here, else `cpu`.
+
+    A backend says that it drives one by a true attribute `is_accelerator`.
+    """
+    for family in families():
+        try:
+            backend = create(BackendSpec(family), Setting.STRICT)
+            if getattr(backend, "is_accelerator", False) and backend.available().ok:
+                return family
+        except Exception:  # noqa: BLE001, S112 - a broken family is not the default; `devices` says why
+            continue
+    return "cpu"
 
 
 def _load(value: str) -> Factory:

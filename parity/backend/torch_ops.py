@@ -6,7 +6,7 @@ under test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,11 +15,18 @@ from torch import Tensor
 
 from parity.backend.indexing import parse_index
 from parity.backend.torch_attention import attention, rope, wide
-from parity.backend.torch_quant import int4_weight_linear, int8_linear, int8_weight_linear
+from parity.backend.torch_quant import (
+    int4_weight_linear,
+    int4_weight_linear_plain,
+    int8_linear,
+    int8_linear_plain,
+    int8_weight_linear,
+    int8_weight_linear_plain,
+)
 from parity.backend.torch_tensor import torch_dtype
 from parity.case.dtype import dtype
 
-__all__ = ["TORCH_OPS"]
+__all__ = ["PLAIN_OPS", "TORCH_OPS"]
 
 
 def _rms_norm(x: Tensor, g: Tensor | None = None, *, eps: float) -> Tensor:
@@ -68,7 +75,7 @@ def _cast(x: Tensor, *, to: str) -> Tensor:
     return x.to(torch_dtype(dtype(to)))
 
 
-TORCH_OPS: Mapping[str, Callable[..., Any]] = {
+TORCH_OPS: dict[str, Callable[..., Any]] = {
     "matmul": torch.matmul,
     "bmm": torch.bmm,
     "linear": F.linear,
@@ -108,4 +115,12 @@ TORCH_OPS: Mapping[str, Callable[..., Any]] = {
     "int8_linear": int8_linear,
     "int8_weight_linear": int8_weight_linear,
     "int4_weight_linear": int4_weight_linear,
+}
+
+# The same without kernels that exist on one device only, for a compiler to another one.
+PLAIN_OPS: dict[str, Callable[..., Any]] = {
+    **TORCH_OPS,
+    "int8_linear": int8_linear_plain,
+    "int8_weight_linear": int8_weight_linear_plain,
+    "int4_weight_linear": int4_weight_linear_plain,
 }

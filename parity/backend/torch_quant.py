@@ -20,6 +20,7 @@ __all__ = [
     "int4_weight_linear",
     "int4_weight_linear_plain",
     "int8_linear",
+    "int8_linear_plain",
     "int8_weight_linear",
     "int8_weight_linear_plain",
 ]
@@ -31,12 +32,19 @@ _ALIGNMENT_BYTES = 64
 def int8_linear(x: Tensor, w: Tensor, x_scale: Tensor, w_scale: Tensor, *, out: str) -> Tensor:
     """Sum in int32, exactly; then scale in float32: by the row of x, by the row of w."""
     rows = x.reshape(-1, x.shape[-1])
-    if _int_mm_is_legal(rows, w):
-        total = torch._int_mm(rows, w.t())
-    else:
-        total = rows.int() @ w.int().t()
+    total = torch._int_mm(rows, w.t()) if _int_mm_is_legal(rows, w) else rows.int() @ w.int().t()
+    return _scaled(total, x, x_scale, w_scale, out)
+
+
+def int8_linear_plain(x: Tensor, w: Tensor, x_scale: Tensor, w_scale: Tensor, *, out: str) -> Tensor:
+    """The same in operations that any compiler knows."""
+    total = x.reshape(-1, x.shape[-1]).int() @ w.int().t()
+    return _scaled(total, x, x_scale, w_scale, out)
+
+
+def _scaled(total: Tensor, x: Tensor, x_scale: Tensor, w_scale: Tensor, out: str) -> Tensor:
     scaled = total.float() * x_scale.float().reshape(-1, 1) * w_scale.float().reshape(1, -1)
-    return scaled.to(torch_dtype(dtype(out))).reshape(*x.shape[:-1], w.shape[0])
+    return scaled.to(torch_dtype(dtype(out))).reshape(*x.shape[:-1], total.shape[-1])
 
 
 def _int_mm_is_legal(x: Tensor, w: Tensor) -> bool:

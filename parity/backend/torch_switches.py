@@ -80,9 +80,12 @@ def pin() -> None:
     torch.use_deterministic_algorithms(True)
     torch.set_flush_denormal(False)
     torch.set_float32_matmul_precision("highest")
-    # Per-backend precision exists since torch 2.9; 'highest' above reaches its matmul only.
-    if hasattr(torch.backends.mkldnn, "fp32_precision"):
-        torch.backends.mkldnn.fp32_precision = "ieee"
+    # Per-backend precision exists since torch 2.9; 'highest' above reaches its matmul only. Set group
+    # by group: `mkldnn.fp32_precision` itself also changes cuDNN's, after which torch.export fails.
+    for group in _ONEDNN_GROUPS:
+        switch = getattr(torch.backends.mkldnn, group, None)
+        if hasattr(switch, "fp32_precision"):
+            switch.fp32_precision = "ieee"  # type: ignore[union-attr] # hasattr says that it is not None
     if hasattr(torch._C, "_set_cpu_allow_fp16_reduced_precision_reduction"):
         torch._C._set_cpu_allow_fp16_reduced_precision_reduction(False)
 

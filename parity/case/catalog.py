@@ -30,7 +30,7 @@ LARGE_BYTES = 256 << 20
 # `sample` holds every parameter value of every family, `smoke` the first rows of that.
 SMOKE_ROWS = 3
 
-DERIVED_SUITES = ("large", "sample", "smoke")
+_DERIVED_SUITES = ("large", "sample", "smoke")
 
 
 def builtin_cases() -> Path:
@@ -118,7 +118,7 @@ class Catalog:
 
     def suites(self) -> list[str]:
         """Return the names that `select` takes as suite."""
-        return sorted({path.split("/")[0] for path in self.paths()} | set(DERIVED_SUITES))
+        return sorted({path.split("/")[0] for path in self.paths()} | set(_DERIVED_SUITES))
 
     def ids(self) -> list[CaseId]:
         """Return every id, those of `large` too, by path."""

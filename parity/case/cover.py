@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["each_value", "pairwise"]
+__all__ = ["Row", "each_value", "pairwise"]
 
-Ints = npt.NDArray[np.int64]
+_Ints = npt.NDArray[np.int64]
 Row = dict[str, str]
-Domains = Mapping[str, Sequence[str]]
-Allowed = Callable[[Mapping[str, str]], bool]
+_Domains = Mapping[str, Sequence[str]]
+_Allowed = Callable[[Mapping[str, str]], bool]
 
 
-def pairwise(domains: Domains, allowed: Allowed = lambda _: True) -> list[Row]:
+def pairwise(domains: _Domains, allowed: _Allowed = lambda _: True) -> list[Row]:
     """Return allowed rows such that every pair of values that any allowed row holds is in one.
 
     Greedy: the next row is the first that holds the most pairs not yet held; then rows that have
@@ -61,7 +61,7 @@ class _Unread(Exception):
 class _Reading(Mapping[str, str]):
     """A row of which some values are decided; reading another one says which it was."""
 
-    def __init__(self, decided: Row, domains: Domains) -> None:
+    def __init__(self, decided: Row, domains: _Domains) -> None:
         self.decided, self.domains = decided, domains
 
     def __getitem__(self, name: str) -> str:
@@ -78,7 +78,7 @@ class _Reading(Mapping[str, str]):
         return len(self.domains)
 
 
-def _permitted(domains: Domains, allowed: Allowed) -> npt.NDArray[np.bool_]:
+def _permitted(domains: _Domains, allowed: _Allowed) -> npt.NDArray[np.bool_]:
     """Return which rows of the product are allowed, one dimension a parameter.
 
     `allowed` is asked with nothing decided; each value that it reads is then decided in every way.
@@ -101,7 +101,7 @@ def _permitted(domains: Domains, allowed: Allowed) -> npt.NDArray[np.bool_]:
     return permitted
 
 
-def _pairs(codes: Ints, sizes: Sequence[int]) -> npt.NDArray[np.uint16]:
+def _pairs(codes: _Ints, sizes: Sequence[int]) -> npt.NDArray[np.uint16]:
     """Return, for each row, a number for each pair of its values."""
     columns, base = [], 0
     for i, j in itertools.combinations(range(len(sizes)), 2):

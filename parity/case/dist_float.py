@@ -6,16 +6,21 @@ no log, no cos. Rounding to the dtype happens once, in `inputs`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from parity.case.draw import Distribution, Draw, Floats
 from parity.case.dtype import DType, Kind
 
-__all__ = ["FLOAT_DISTRIBUTIONS", "named_value"]
+__all__ = ["FLOAT_DISTRIBUTIONS", "SCALED", "named_value"]
+
+# The option of every distribution of real values: times 2^exponent, before rounding.
+SCALED = {"exponent": (int,)}
 
 # Around a true NaN or infinity in one row, others must stay untouched: the kinds of `special`
 # alternate by row.
-SPECIAL_ROWS = ("all", "clean", "zeros", "inf", "nan", "minus_inf", "max")
+_SPECIAL_ROWS = ("all", "clean", "zeros", "inf", "nan", "minus_inf", "max")
 
 
 def _normal(draw: Draw) -> Floats:
@@ -84,13 +89,13 @@ def _pairs(value: Floats, draw: Draw) -> Floats:
 def _special(draw: Draw) -> Floats:
     """Zeros of both signs, subnormals, infinities, NaN and the largest finite value, over normals.
 
-    Rows of the last dimension take turns (SPECIAL_ROWS), so that a NaN that leaks into the next
+    Rows of the last dimension take turns (_SPECIAL_ROWS), so that a NaN that leaks into the next
     row is seen. Within a row about 1 in 8 elements is special, and at least one.
     """
     value = draw.normal("value")
     chosen = draw.hits("where", 8)
-    kind = draw.row() % len(SPECIAL_ROWS)
-    for number, name in enumerate(SPECIAL_ROWS):
+    kind = draw.row() % len(_SPECIAL_ROWS)
+    for number, name in enumerate(_SPECIAL_ROWS):
         candidates = _special_values(name, draw.dtype)
         if candidates:
             picked = np.array(candidates)[draw.below("pick", len(candidates))]
@@ -150,19 +155,20 @@ def named_value(value: float | str, dtype: DType) -> float:
             return float(value)
 
 
-_FLOAT = frozenset({Kind.FLOAT})
-_AXIS = {"axis": (int,)}
+def _real(make: Callable[[Draw], Floats], **options: tuple[type, ...]) -> Distribution:
+    return Distribution(make=make, kinds=frozenset({Kind.FLOAT}), options={**SCALED, **options})
+
 
 FLOAT_DISTRIBUTIONS = {
-    "normal": Distribution(make=_normal, kinds=_FLOAT),
-    "small": Distribution(make=_small, kinds=_FLOAT),
-    "positive": Distribution(make=_positive, kinds=_FLOAT),
-    "shifted": Distribution(make=_shifted, kinds=_FLOAT),
-    "heavy": Distribution(make=_heavy, kinds=_FLOAT),
-    "cancel": Distribution(make=_cancel, kinds=_FLOAT, options=_AXIS),
-    "paired": Distribution(make=_paired, kinds=_FLOAT, options=_AXIS),
-    "special": Distribution(make=_special, kinds=_FLOAT),
-    "masked": Distribution(make=_masked, kinds=_FLOAT),
-    "sweep": Distribution(make=_sweep, kinds=_FLOAT, options={"reach": (int, float)}),
-    "ties_nan": Distribution(make=_ties_nan, kinds=_FLOAT, options={"distinct": (int,)}),
+    "normal": _real(_normal),
+    "small": _real(_small),
+    "positive": _real(_positive),
+    "shifted": _real(_shifted),
+    "heavy": _real(_heavy),
+    "cancel": _real(_cancel, axis=(int,)),
+    "paired": _real(_paired, axis=(int,)),
+    "special": _real(_special),
+    "masked": _real(_masked),
+    "sweep": _real(_sweep, reach=(int, float)),
+    "ties_nan": _real(_ties_nan, distinct=(int,)),
 }

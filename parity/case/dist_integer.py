@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity.case.dist_float import named_value
+from parity.case.dist_float import SCALED, named_value
 from parity.case.draw import Distribution, Draw, Floats, Ints, Words
 from parity.case.dtype import DType, Kind, decode, dtype, encode
 from parity.errors import UsageError
@@ -56,7 +56,7 @@ def _ties(draw: Draw) -> Floats | Ints:
     distinct = draw.option("distinct", 5)
     value = draw.below("value", distinct)
     if draw.dtype.is_float:
-        return (value - distinct // 2) * 0.5
+        return (value - distinct // 2).astype(np.float64) * 0.5
     return value - distinct // 2 if draw.dtype.signed else value
 
 
@@ -119,10 +119,10 @@ INTEGER_DISTRIBUTIONS = {
     ),
     "int8": Distribution(make=_int8, kinds=_INT, options={"low": (int,)}),
     "permutation": Distribution(make=_permutation, kinds=_INT, options={"high": (int,)}),
-    "range": Distribution(make=_range, kinds=_NUMBER, options={"start": (int,), "step": (int,)}),
-    "ties": Distribution(make=_ties, kinds=_NUMBER, options={"distinct": (int,)}),
+    "range": Distribution(make=_range, kinds=_NUMBER, options={**SCALED, "start": (int,), "step": (int,)}),
+    "ties": Distribution(make=_ties, kinds=_NUMBER, options={**SCALED, "distinct": (int,)}),
     "constant": Distribution(
-        make=_constant, kinds=_ANY, options={"value": (int, float, str)}, required=("value",)
+        make=_constant, kinds=_ANY, options={**SCALED, "value": (int, float, str)}, required=("value",)
     ),
     "bool": Distribution(make=_bool, kinds=frozenset({Kind.BOOL}), options={"probability": (int, float)}),
     "bits": Distribution(make=_bits, kinds=_ANY),

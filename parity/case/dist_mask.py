@@ -7,6 +7,8 @@ where a key is dropped. A float mask is 0 where kept and `drop` elsewhere.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -29,8 +31,9 @@ def _mask(draw: Draw) -> Floats | Ints:
     """A pattern of kept and dropped keys."""
     kept = _kept(draw)
     if draw.dtype.kind is Kind.BOOL:
-        return (kept != draw.option("invert", False)).astype(np.int64)
-    return np.where(kept, 0.0, _drop(draw))
+        return (kept ^ draw.option("invert", False)).astype(np.int64)
+    added: Floats = np.where(kept, 0.0, _drop(draw))
+    return added
 
 
 def _alibi(draw: Draw) -> Floats:
@@ -56,23 +59,25 @@ def _kept(draw: Draw) -> npt.NDArray[np.bool_]:
         raise UsageError(f"dist 'mask' needs queries and keys as last two dimensions, got {draw.shape}")
     row, key, position = _grid(draw)
     sequences = draw.shape[0] if len(draw.shape) > 2 else 1
-    sequence = row * sequences // max(draw.numel // draw.last, 1)
+    sequence = row * sequences // max(math.prod(draw.shape[:-1]), 1)
     padding = 3 * (sequence + 1)
     random = (draw.words("value") >> np.uint64(63) == 1) | (key == 0)
     pattern = draw.option("pattern", "causal")
+    kept: npt.NDArray[np.bool_]
     match pattern:
         case "causal":
-            return key <= position
+            kept = key <= position
         case "padding":
-            return (key < draw.last - padding) | (key == 0)
+            kept = (key < draw.last - padding) | (key == 0)
         case "left_padding":
-            return (key <= position) & (key >= padding)
+            kept = (key <= position) & (key >= padding)
         case "random":
-            return random
+            kept = random
         case "empty_rows":
-            return random & (row % 3 != 1)
+            kept = random & (row % 3 != 1)
         case _:
             raise UsageError(f"unknown mask pattern '{pattern}'{near_miss(pattern, PATTERNS)}")
+    return kept
 
 
 MASK_DISTRIBUTIONS = {

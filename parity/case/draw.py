@@ -44,7 +44,7 @@ _GAPS = np.diff(_KNOTS)
 Floats = npt.NDArray[np.float64]
 Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
-Option = TypeVar("Option", int, float, str, bool)
+_Option = TypeVar("_Option", int, float, str, bool)
 
 
 def key_text(case: CaseId, tensor: str) -> str:
@@ -126,9 +126,9 @@ class Draw:
         """Return the index along the last dimension of each element."""
         return (np.arange(self.numel, dtype=np.int64) % max(self.last, 1)).reshape(self.shape)
 
-    def option(self, name: str, default: Option) -> Option:
+    def option(self, name: str, default: _Option) -> _Option:
         """Return an option, or its default; `inputs.check` has seen that its type is right."""
-        return cast("Option", self.options.get(name, default))
+        return cast("_Option", self.options.get(name, default))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

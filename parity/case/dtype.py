@@ -135,9 +135,7 @@ def _fp8(
 
 
 def _int(name: str, bits: int, *, signed: bool = True) -> DType:
-    return DType(
-        name=name, tag=f"{'' if signed else 'u'}int{bits}", kind=Kind.INT, bits=bits, signed=signed
-    )
+    return DType(name=name, tag=f"{'' if signed else 'u'}int{bits}", kind=Kind.INT, bits=bits, signed=signed)
 
 
 DTYPES: dict[str, DType] = {

@@ -53,7 +53,7 @@ FLOATS = ("f32", "bf16", "f16")
 # name in a file are two families and not one silently lost.
 REGISTER = "__families__"
 
-Shape = tuple[int, ...]
+_Shape = tuple[int, ...]
 
 
 class Params:
@@ -81,7 +81,7 @@ class Parts:
     steps: tuple[Step, ...]
 
 
-Builder = Callable[[Params], Parts]
+_Builder = Callable[[Params], Parts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Family:
 
     path: str
     domains: Mapping[str, tuple[str, ...]]
-    builder: Builder
+    builder: _Builder
     allowed: Callable[[Params], bool]
     also: tuple[Mapping[str, str], ...] = ()
     line: int = 0
@@ -125,14 +125,14 @@ def family(
     allowed: Callable[[Params], bool] = lambda _: True,
     also: Sequence[Mapping[str, str]] = (),
     **domains: Sequence[str],
-) -> Callable[[Builder], Builder]:
+) -> Callable[[_Builder], _Builder]:
     """Declare the cases of `path`; the function's docstring says what they catch.
 
     `allowed(p)` refuses combinations that make no sense. `also` adds rows of parameters that must
     stay, whatever the covering design picks.
     """
 
-    def declare(builder: Builder) -> Builder:
+    def declare(builder: _Builder) -> _Builder:
         for name, values in domains.items():
             if isinstance(values, str) or not values or not all(isinstance(v, str) for v in values):
                 raise UsageError(f"'{path}': {name} must be several texts, got {values!r}")
@@ -156,7 +156,7 @@ def family(
 
 
 @cache
-def dims(text: str) -> Shape:
+def dims(text: str) -> _Shape:
     """Read a shape: `8x1024`, `0x8`, `scalar`."""
     if text == "scalar":
         return ()
@@ -166,12 +166,12 @@ def dims(text: str) -> Shape:
         raise UsageError(f"'{text}' is not a shape: expected numbers joined by x, or scalar") from None
 
 
-def operands(text: str) -> tuple[Shape, ...]:
+def operands(text: str) -> tuple[_Shape, ...]:
     """Read several shapes joined by dots: `2x1x9x33.33x5`."""
     return tuple(dims(part) for part in text.split("."))
 
 
-def rows(shape: Shape) -> int:
+def rows(shape: _Shape) -> int:
     """Count the rows of the last dimension: `special` needs two, for its first one is all special."""
     return math.prod(shape[:-1]) if shape else 1
 
@@ -179,7 +179,7 @@ def rows(shape: Shape) -> int:
 def tensor(
     name: str,
     of: str | DType,
-    shape: Shape,
+    shape: _Shape,
     /,
     dist: str = "normal",
     *,
@@ -204,6 +204,12 @@ def step(op: str, *inputs: str | TensorSpec | None, name: str = "", outputs: str
 
     `outputs` separates several names by commas.
     """
+    return _step(op, inputs, name=name, outputs=outputs, attrs=attrs)
+
+
+def _step(
+    op: str, inputs: Sequence[str | TensorSpec | None], *, name: str, outputs: str, attrs: Mapping[str, Attr]
+) -> Step:
     if op not in OPS:
         raise UsageError(f"unknown op '{op}'{near_miss(op, OPS)}")
     return Step(
@@ -223,7 +229,7 @@ def parts(inputs: Sequence[TensorSpec], *steps: Step) -> Parts:
 def one(
     op: str,
     *inputs: TensorSpec | None,
-    result: Shape = (1,),
+    result: _Shape = (1,),
     result_dtype: str | DType | None = None,
     **attrs: Attr,
 ) -> Parts:
@@ -232,11 +238,11 @@ def one(
     `result_dtype` is that output's type, by default that of the first input.
     """
     given = tuple(x for x in inputs if x is not None)
-    made = parts(given, step(op, *inputs, **attrs))
+    made = parts(given, _step(op, inputs, name="", outputs="", attrs=attrs))
     return used(made, result, result_dtype or given[0].dtype) if 0 in result else made
 
 
-def used(made: Parts, empty: Shape, of: str | DType) -> Parts:
+def used(made: Parts, empty: _Shape, of: str | DType) -> Parts:
     """Add a step that joins the last step's empty first output with a sentinel.
 
     A case is within only if an element was compared, and an empty result has none: joined along

@@ -98,6 +98,4 @@ def _split(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
 def _check_path(path: str, *, text: str) -> None:
     # `.` and `..` are refused because an id also names a file below a store.
     if not all(_WORD.fullmatch(part) and part.strip(".") for part in path.split("/")):
-        raise UsageError(
-            f"'{text}' is not a case or selector: expected suite/test:param=value,param=value"
-        )
+        raise UsageError(f"'{text}' is not a case or selector: expected suite/test:param=value,param=value")

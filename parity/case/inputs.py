@@ -9,11 +9,13 @@ generator takes part. Does not decide which cases exist.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from parity.case.case import Case, TensorSpec
-from parity.case.dist_float import FLOAT_DISTRIBUTIONS
+from parity.case.dist_float import FLOAT_DISTRIBUTIONS, SCALED
 from parity.case.dist_integer import INTEGER_DISTRIBUTIONS
 from parity.case.dist_mask import MASK_DISTRIBUTIONS
 from parity.case.draw import Distribution, Draw, key_text
@@ -31,9 +33,6 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     **MASK_DISTRIBUTIONS,
 }
 
-# Every distribution of real values takes it: the values times 2^exponent, before rounding.
-EXPONENT = "exponent"
-
 
 def generate(case: Case) -> dict[str, HostTensor]:
     """Return every input of a case by name, laid out. Raises UsageError for a spec that has no values."""
@@ -47,8 +46,8 @@ def values(spec: TensorSpec, *, key: str) -> npt.NDArray[np.generic]:
     """Return a tensor's elements as a row-major array of `dtype.storage`, without its layout."""
     draw = Draw(key=key, dtype=spec.dtype, shape=spec.shape, options=spec.options)
     made = np.asarray(DISTRIBUTIONS[spec.dist].make(draw))
-    if made.dtype == np.float64:
-        made = np.asarray(np.ldexp(made, draw.option(EXPONENT, 0)))
+    if spec.dtype.is_float and made.dtype != np.uint64:
+        made = np.ldexp(made.astype(np.float64), draw.option("exponent", 0))
     return _stored(made.reshape(-1), spec.dtype).reshape(spec.shape)
 
 
@@ -64,13 +63,15 @@ def check(spec: TensorSpec) -> None:
     if not fits(spec.layout, spec.shape):
         raise UsageError(f"{where}: layout '{spec.layout}' does not fit shape {spec.shape}")
     distribution = DISTRIBUTIONS[spec.dist]
+    where = f"{where}: dist '{spec.dist}'"
     if spec.dtype.kind not in distribution.kinds:
-        raise UsageError(f"{where}: dist '{spec.dist}' does not make {spec.dtype} values")
+        raise UsageError(f"{where} does not make {spec.dtype} values")
+    options = {n: t for n, t in distribution.options.items() if spec.dtype.is_float or n not in SCALED}
     for name, value in spec.options.items():
-        _check_option(name, value, distribution, where=f"{where}: dist '{spec.dist}'")
+        _check_option(name, value, options, where=where)
     absent = [name for name in distribution.required if name not in spec.options]
     if absent:
-        raise UsageError(f"{where}: dist '{spec.dist}' needs option '{absent[0]}'")
+        raise UsageError(f"{where} needs option '{absent[0]}'")
 
 
 def _checked(spec: TensorSpec) -> TensorSpec:
@@ -78,10 +79,7 @@ def _checked(spec: TensorSpec) -> TensorSpec:
     return spec
 
 
-def _check_option(name: str, value: Attr, distribution: Distribution, *, where: str) -> None:
-    options = dict(distribution.options)
-    if Kind.FLOAT in distribution.kinds:
-        options[EXPONENT] = (int,)
+def _check_option(name: str, value: Attr, options: Mapping[str, tuple[type, ...]], *, where: str) -> None:
     if name not in options:
         raise UsageError(f"{where} has no option '{name}'{near_miss(name, options)}")
     if not isinstance(value, options[name]) or (isinstance(value, bool) and bool not in options[name]):

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from parity.case.dtype import DType, Kind, encode
 from parity.case.tensor import HostTensor, contiguous_stride
 
-__all__ = ["LAYOUTS", "fits", "place"]
+__all__ = ["LAYOUTS", "OFFSET", "fits", "place"]
 
 # Not a multiple of any vector width, so that an aligned load is never an accident.
 OFFSET = 7
 
-Array = npt.NDArray[np.generic]
+_Array = npt.NDArray[np.generic]
 
 
 def fits(layout: str, shape: tuple[int, ...]) -> bool:
@@ -38,31 +38,31 @@ def fits(layout: str, shape: tuple[int, ...]) -> bool:
             return True
 
 
-def place(values: Array, dtype: DType, layout: str) -> HostTensor:
+def place(values: _Array, dtype: DType, layout: str) -> HostTensor:
     """Lay out an array of `dtype.storage`; the shape stays, storage, strides and offset change."""
     return LAYOUTS[layout](values, dtype)
 
 
-def _contiguous(values: Array, dtype: DType) -> HostTensor:
+def _contiguous(values: _Array, dtype: DType) -> HostTensor:
     flat = np.ascontiguousarray(values).reshape(-1)
     return _view(values, dtype, flat, contiguous_stride(values.shape))
 
 
-def _transposed(values: Array, dtype: DType) -> HostTensor:
+def _transposed(values: _Array, dtype: DType) -> HostTensor:
     """Swap the last two dimensions in memory: what `x.transpose(-1, -2)` leaves behind."""
     swapped = np.ascontiguousarray(np.swapaxes(values, -1, -2))
     *outer, last, before = contiguous_stride(swapped.shape)
     return _view(values, dtype, swapped.reshape(-1), (*outer, before, last))
 
 
-def _heads(values: Array, dtype: DType) -> HostTensor:
+def _heads(values: _Array, dtype: DType) -> HostTensor:
     """Swap dimensions -3 and -2 in memory: heads after `x.view(B, T, H, D).transpose(1, 2)`."""
     swapped = np.ascontiguousarray(np.swapaxes(values, -3, -2))
     *outer, second, first, last = contiguous_stride(swapped.shape)
     return _view(values, dtype, swapped.reshape(-1), (*outer, first, second, last))
 
 
-def _strided(values: Array, dtype: DType) -> HostTensor:
+def _strided(values: _Array, dtype: DType) -> HostTensor:
     """Every second element of a twice as large storage, poison between: `x[..., ::2]`."""
     flat = np.ascontiguousarray(values).reshape(-1)
     storage = np.repeat(_poison(flat, dtype), 2)
@@ -70,7 +70,7 @@ def _strided(values: Array, dtype: DType) -> HostTensor:
     return _view(values, dtype, storage, tuple(2 * s for s in contiguous_stride(values.shape)))
 
 
-def _offset(values: Array, dtype: DType) -> HostTensor:
+def _offset(values: _Array, dtype: DType) -> HostTensor:
     """A view that starts and ends inside a larger storage: `x[1:-1]` of a packed buffer."""
     flat = np.ascontiguousarray(values).reshape(-1)
     ends = _poison(flat[[0, -1]] if flat.size else np.zeros(2, dtype.storage), dtype)
@@ -78,7 +78,7 @@ def _offset(values: Array, dtype: DType) -> HostTensor:
     return _view(values, dtype, storage, contiguous_stride(values.shape), offset=OFFSET)
 
 
-def _expanded(values: Array, dtype: DType) -> HostTensor:
+def _expanded(values: _Array, dtype: DType) -> HostTensor:
     """Stride 0 along the first dimension longer than 1, whose first entry all others repeat."""
     axis = next(i for i, n in enumerate(values.shape) if n > 1)
     kept = values.take([0], axis=axis)
@@ -87,12 +87,12 @@ def _expanded(values: Array, dtype: DType) -> HostTensor:
 
 
 def _view(
-    values: Array, dtype: DType, storage: Array, stride: tuple[int, ...], *, offset: int = 0
+    values: _Array, dtype: DType, storage: _Array, stride: tuple[int, ...], *, offset: int = 0
 ) -> HostTensor:
     return HostTensor(dtype=dtype, storage=storage, shape=values.shape, stride=stride, offset=offset)
 
 
-def _poison(neighbours: Array, dtype: DType) -> Array:
+def _poison(neighbours: _Array, dtype: DType) -> _Array:
     """Return what must never be read beside each neighbour; a boolean has only its opposite."""
     match dtype.kind:
         case Kind.BOOL:
@@ -105,7 +105,7 @@ def _poison(neighbours: Array, dtype: DType) -> Array:
             return nan.view(dtype.storage)
 
 
-LAYOUTS: dict[str, Callable[[Array, DType], HostTensor]] = {
+LAYOUTS: dict[str, Callable[[_Array, DType], HostTensor]] = {
     "contiguous": _contiguous,
     "transposed": _transposed,
     "heads": _heads,

@@ -58,10 +58,13 @@ class Op:
         most = None if self.inputs[-1:] and self.inputs[-1].endswith("*") else len(self.inputs)
         if len(inputs) < len(required) or (most is not None and len(inputs) > most):
             raise UsageError(
-                f"{where}: {self.id} takes {', '.join(self.inputs) or 'no tensors'}; got {len(inputs)} tensors"
+                f"{where}: {self.id} takes {', '.join(self.inputs) or 'no tensors'}; "
+                f"got {len(inputs)} tensors"
             )
         if len(outputs) != len(self.outputs):
-            raise UsageError(f"{where}: {self.id} gives {len(self.outputs)} outputs, got {len(outputs)} names")
+            raise UsageError(
+                f"{where}: {self.id} gives {len(self.outputs)} outputs, got {len(outputs)} names"
+            )
         for name, value in attrs.items():
             if name not in self.attrs:
                 raise UsageError(f"{where}: {self.id} has no attribute '{name}'{near_miss(name, self.attrs)}")
@@ -144,7 +147,13 @@ OPS: dict[str, Op] = {
         ),
         # lookup, movement, selection: exact
         Op(id="embedding", formula="table[ids]", inputs=("table", "ids"), exact=True),
-        Op(id="gather", formula="x gathered along dim", inputs=("x", "index"), attrs={"dim": _INT}, exact=True),
+        Op(
+            id="gather",
+            formula="x gathered along dim",
+            inputs=("x", "index"),
+            attrs={"dim": _INT},
+            exact=True,
+        ),
         Op(
             id="index_put",
             formula="x with x[index] = values, or += when accumulate",
@@ -173,8 +182,12 @@ OPS: dict[str, Op] = {
             attrs={"index": _STR},
             exact=True,
         ),
-        Op(id="tril", formula="x below diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True),
-        Op(id="triu", formula="x above diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True),
+        Op(
+            id="tril", formula="x below diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True
+        ),
+        Op(
+            id="triu", formula="x above diagonal, else 0", inputs=("x",), attrs={"diagonal": _INT}, exact=True
+        ),
         Op(
             id="triu_indices",
             formula="rows and columns of the upper triangle, int64[2, n]",

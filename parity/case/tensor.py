@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from parity.case.dtype import DType
 
-__all__ = ["HostTensor"]
+__all__ = ["HostTensor", "contiguous_stride"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -39,22 +39,16 @@ class HostTensor:
         if len(self.shape) != len(self.stride):
             raise ValueError(f"shape {self.shape} and stride {self.stride} differ in length")
         if self.offset < 0 or any(n < 0 for n in (*self.shape, *self.stride)):
-            raise ValueError(
-                f"negative shape, stride or offset: {self.shape}, {self.stride}, {self.offset}"
-            )
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride))
+            raise ValueError(f"negative shape, stride or offset: {self.shape}, {self.stride}, {self.offset}")
+        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
         if self.numel and last >= self.storage.size:
-            raise ValueError(
-                f"view reaches element {last} of a storage of {self.storage.size} elements"
-            )
+            raise ValueError(f"view reaches element {last} of a storage of {self.storage.size} elements")
 
     @classmethod
     def of(cls, array: npt.NDArray[np.generic], dtype: DType) -> HostTensor:
         """Wrap a numpy array of `dtype.storage` as a contiguous tensor (copied only if it is not)."""
         flat = np.ascontiguousarray(array).reshape(-1)
-        return cls(
-            dtype=dtype, storage=flat, shape=array.shape, stride=contiguous_stride(array.shape)
-        )
+        return cls(dtype=dtype, storage=flat, shape=array.shape, stride=contiguous_stride(array.shape))
 
     @property
     def numel(self) -> int:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 
-from parity.backend.spec import BackendSpec
 from parity.case.ids import CaseId, Selector
 from parity.errors import UsageError, near_miss
 from parity.judge.verdict import Verdict
@@ -60,12 +59,12 @@ class Deviation:
         )
 
 
-def load(folders: Iterable[Path], spec: BackendSpec, known: Sequence[CaseId]) -> tuple[Deviation, ...]:
+def load(folders: Iterable[Path], family: str, known: Sequence[CaseId]) -> tuple[Deviation, ...]:
     """Return the entries of a family. Raises UsageError for a malformed one, and for one that matches
     no case of the whole catalog."""
     entries = []
     for folder in folders:
-        path = folder / "deviations" / f"{spec.family}.toml"
+        path = folder / "deviations" / f"{family}.toml"
         if path.is_file():
             entries += _read(path)
     for entry in entries:

@@ -113,6 +113,8 @@ def _reference(outcome: Outcome, run: Run) -> list[str]:
         step = next((s.note for s in reference.steps if s.note), "")
         lines = [f"REFERENCE UNJUDGED {outcome.case}"] if outcome.verdict is Verdict.WITHIN else []
         return [*lines, *_bullet(f"reference {name}: {reference.note or step}")]
+    if [s.verdict for s in reference.steps] == [s.verdict for s in outcome.target.steps]:
+        return _bullet(f"the reference {name} is itself {reference.verdict.value} here, at the same step")
     lines = [f"REFERENCE {reference.verdict.value.upper().replace('_', ' ')} {outcome.case}"]
     lines += _steps(reference)
     return [*lines, *_bullet(f"{name} is itself judged by the oracle: the reference is wrong here")]

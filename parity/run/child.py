@@ -159,7 +159,10 @@ class Child:
         return " | ".join([line for line in words if line][-3:])[-_LAST_WORDS:]
 
     def end(self, *, grace_s: float = 0.0) -> str:
-        """Kill it and what it started, after `grace_s` to end by itself; return how it ended."""
+        """Kill it and what it started, after `grace_s` to end by itself.
+
+        Returns how it ended, for a child that was expected to.
+        """
         self._await_exit(grace_s)
         killed = not self._has_exited()
         # Before it is reaped: its pid, and so the group's, cannot be another's until then.
@@ -168,7 +171,9 @@ class Child:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_REAP_S)
         self._close()
-        return "killed" if killed else _ending(self._process.returncode)
+        if killed:
+            return "closed its pipe, did not end and was killed"
+        return _ending(self._process.returncode)
 
     def _await_exit(self, seconds: float) -> None:
         if self._exit_fd is None:
@@ -189,7 +194,8 @@ class Child:
 def _ending(status: int) -> str:
     if status >= 0:
         return f"ended with exit status {status}"
-    name = signal.Signals(-status).name
-    if name == "SIGKILL":
+    if -status == signal.SIGKILL:
         return "SIGKILL from outside, as the kernel sends when memory runs out,"
-    return name
+    with contextlib.suppress(ValueError):  # real-time signals have no name
+        return signal.Signals(-status).name
+    return f"signal {-status}"

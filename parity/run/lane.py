@@ -98,7 +98,7 @@ class Lane:
     def start(self) -> None:
         """Start a child; it is ready when it says so."""
         self._child = Child(self.job)
-        self.state = State.OPENING
+        self.state, self.reason = State.OPENING, ""
         self._look_at_s = time.monotonic() + self._limits.least_s
 
     def give(self, case: Case) -> None:

@@ -6,7 +6,7 @@ live for the rest. Does not judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from pathlib import Path
 from parity.backend.registry import create
 from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Case
+from parity.case.ids import CaseId
 from parity.errors import GoldenError
 from parity.run.pool import run_cases
 from parity.store import arrow
-from parity.store.folder import MissingGolden, Store
+from parity.store.folder import MANIFEST, MissingGolden, Store
 from parity.store.recording import Recording
 
 __all__ = ["Live", "Result", "Side", "open_side", "paired"]
@@ -94,14 +95,33 @@ class Side:
         """Return the cases that the store has, readable or not."""
         if self.store is None:
             return []
-        present = {str(case) for case in self.store.cases()}
-        return [case for case in cases if str(case.id) in present]
+        present = set(self.store.cases())
+        return [case for case in cases if case.id in present]
+
+    def spec(self) -> BackendSpec:
+        """Return the backend that the recordings come from, or will."""
+        if self.live is not None:
+            return self.live.spec
+        assert self.store is not None, "a side has a store or runs live"
+        return BackendSpec.parse(self.store.kind.backend)
+
+    def describe(self, cases: Sequence[Case]) -> str:
+        """Say where the results of these cases come from."""
+        stored = len(self.stored(cases))
+        words = []
+        if self.store is not None and (stored or self.live is None):
+            made = self.store.manifest
+            kind = f"golden {self.store.kind.backend}, {made.date}" if made else "recordings"
+            words.append(kind if stored == len(cases) else f"{stored} from {kind}")
+        if self.live is not None and stored < len(cases):
+            words.append("run here" if not stored else f"{len(cases) - stored} run here")
+        return ", ".join(words)
 
     def results(self, cases: Sequence[Case]) -> Iterator[Result]:
         """Yield one result for every case: stored ones in order, the others as they are done."""
         stored = self.stored(cases)
-        names = {str(case.id) for case in stored}
-        others = [case for case in cases if str(case.id) not in names]
+        names = {case.id for case in stored}
+        others = [case for case in cases if case.id not in names]
         if self.live is None:
             for case in cases:
                 yield self._load(case)
@@ -126,23 +146,28 @@ class Side:
             return Result(case=case, recording=None, reason=str(error), damaged=True)
 
 
-def open_side(name: str, *, goldens: Path | None, live: Mapping[str, object], use_live: bool = True) -> Side:
-    """Resolve what the user named: a folder that exists, else a backend.
+def open_side(name: str, *, goldens: Path | None, run: Callable[[BackendSpec], Live]) -> Side:
+    """Resolve what the user named: a folder of recordings, else a backend, which `run` can start.
 
-    With `goldens`, a golden set of that backend is used for the cases it has. Raises UsageError
-    for an unknown backend or a folder that does not exist, GoldenError for a damaged manifest.
+    With `goldens`, the golden set of that backend serves the cases it has. Raises UsageError for
+    an unknown backend or a folder without recordings, GoldenError for a damaged manifest.
     """
-    path = Path(name)
-    if path.is_dir() or ("/" in name.rstrip("/") and name.startswith((".", "/", "~"))):
-        return Side(name=name, store=Store.open(path.expanduser()))
-    spec, setting = BackendSpec.parse(name), live["setting"]
-    assert isinstance(setting, Setting)
-    backend = create(spec, setting)
-    store = Store.find(goldens, spec, setting) if goldens is not None else None
-    runner = None
-    if use_live and (store is None or backend.available().ok):
-        runner = Live(spec=spec, **live)  # type: ignore[arg-type]  # forwards keywords
-    return Side(name=name, store=store, live=runner)
+    path = Path(name).expanduser()
+    if path.is_dir() or name.startswith((".", "/", "~")):
+        return Side(name=name, store=Store.open(_only_set(path)))
+    spec = BackendSpec.parse(name)
+    live = run(spec)
+    available = create(spec, live.setting).available()
+    store = Store.find(goldens, spec, live.setting) if goldens is not None else None
+    if store is not None and not available.ok:
+        return Side(name=name, store=store)
+    return Side(name=name, store=store, live=live)
+
+
+def _only_set(folder: Path) -> Path:
+    """Return the set below a golden root that holds a single one, else the folder itself."""
+    sets = [found.parent for found in folder.glob(f"*/*/*/{MANIFEST}")]
+    return sets[0] if len(sets) == 1 else folder
 
 
 def paired(
@@ -156,7 +181,7 @@ def paired(
         with closing(target.results(cases)) as running:  # type: ignore[type-var]  # a generator
             yield from ((None, result) for result in running)
         return
-    waiting: dict[str, tuple[bool, Result]] = {}
+    waiting: dict[CaseId, tuple[bool, Result]] = {}
     with closing(reference.results(cases)) as left, closing(target.results(cases)) as right:  # type: ignore[type-var]  # generators
         streams = {True: left, False: right}
         while streams:
@@ -165,7 +190,7 @@ def paired(
                 if result is None:
                     del streams[is_reference]
                     continue
-                key = str(result.case.id)
+                key = result.case.id
                 if key not in waiting:
                     waiting[key] = (is_reference, result)
                     continue

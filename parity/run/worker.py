@@ -46,7 +46,6 @@ def main() -> None:
         return
     orders = Orders.decode(line)
     _end_with(orders.parent)
-    os.set_inheritable(orders.event_fd, False)
     journal = Journal(Path(orders.journal))
     journal.enter(Phase.OPEN)
 
@@ -110,13 +109,14 @@ def _serve(
             write(recording, recording_path(Path(orders.folder), case.id))
         except Exception as error:  # noqa: BLE001  # the recorder has caught what is the device's
             traceback.print_exc()
-            recording, news, text = None, News.NOT_RUN, f"parity could not record it: {_reason(error)}"
+            crashed, news, text = False, News.NOT_RUN, f"parity could not record it: {_reason(error)}"
         else:
-            news, text = News.RECORDED, ""
+            crashed, news, text = _crashed(recording), News.RECORDED, ""
+            del recording  # large ones would not fit beside the next case
         journal.enter(Phase.IDLE)
         seconds = time.perf_counter() - began
         tell(Event(news=news, case=task.case, text=text, seconds=seconds))
-        if recording is not None and _crashed(recording) and not responds(backend):
+        if crashed and not responds(backend):
             tell(Event(news=News.RETIRED))
             return
 

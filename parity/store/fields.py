@@ -124,4 +124,5 @@ class Field:
 def _shown(value: Any) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlevel = 1
     return short.repr(value)

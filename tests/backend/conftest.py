@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +46,33 @@ class Ran:
         return _values(self.outputs[0])
 
 
+@dataclass(frozen=True)
+class OpCase:
+    """One call of an op with its expected outputs; floats are given in the dtype that is asked."""
+
+    op: str
+    arguments: list[Any]
+    attrs: dict[str, Attr]
+    outputs: list[np.ndarray]
+
+    def inputs(self, floats: str) -> list[HostTensor | None]:
+        named = [None if a is None else (a[0], floats if a[1] == "f64" else a[1]) for a in self.arguments]
+        return [None if a is None else _tensor(*a) for a in named]
+
+
+_EXPECTED = runpy.run_path(str(Path(__file__).with_name("expected.py")))["EXPECTED"]
+_OP_CASES = {
+    f"{op}-{number}": OpCase(op, *case)
+    for op, cases in _EXPECTED.items()
+    for number, case in enumerate(cases)
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "op_case" in metafunc.fixturenames:
+        metafunc.parametrize("op_case", list(_OP_CASES.values()), ids=list(_OP_CASES))
+
+
 def _run(backend: Backend, op: str, inputs: list[HostTensor | None], **attrs: Attr) -> Ran:
     """Run one op on an open backend and bring everything back."""
     names = tuple(None if x is None else f"i{n}" for n, x in enumerate(inputs))
@@ -67,8 +97,8 @@ def _switches_as_before() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
     torch.set_float32_matmul_precision("highest")
     if hasattr(torch.backends.mkldnn, "fp32_precision"):  # since torch 2.9
-        torch.backends.mkldnn.fp32_precision = "none"
-        torch.backends.mkldnn.matmul.fp32_precision = "none"
+        for group in (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.mkldnn.rnn):
+            group.fp32_precision = "none"
     if hasattr(torch._C, "_set_cpu_allow_fp16_reduced_precision_reduction"):
         torch._C._set_cpu_allow_fp16_reduced_precision_reduction(False)
 
@@ -82,6 +112,21 @@ def cpu() -> Backend:
 @pytest.fixture
 def tensor() -> Callable[..., HostTensor]:
     return _tensor
+
+
+@pytest.fixture
+def op_cases() -> list[OpCase]:
+    return list(_OP_CASES.values())
+
+
+@pytest.fixture(scope="session")
+def openvino() -> Backend:
+    return _opened("openvino")
+
+
+@pytest.fixture
+def values() -> Callable[[HostTensor], np.ndarray]:
+    return _values
 
 
 @pytest.fixture

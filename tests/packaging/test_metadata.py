@@ -1,5 +1,6 @@
 """What pyproject.toml and constraints.txt promise about dependencies."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -62,6 +63,15 @@ def test_each_dependency_is_pinned_once_at_or_over_its_floor(python):
     for requirement in DECLARED:
         if requirement.marker is None or requirement.marker.evaluate(environment):
             assert requirement.specifier.contains(pins[requirement.name])
+
+
+def test_every_package_that_is_imported_is_declared(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    source = importlib.import_module("checks.source")
+    files = source.python_files(ROOT / "parity")
+    found = {item.package for path in files for item in source.imports_of(path, root=ROOT)}
+    declared = {requirement.name for requirement in DECLARED}
+    assert found - {*sys.stdlib_module_names, "parity"} - declared == set()
 
 
 def test_the_licence_is_the_whole_text():

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Case
 from parity.case.catalog import Catalog
 from parity.case.ids import CaseId
-from parity.run.pool import Finished, run_cases
 
 HERE = Path(__file__).parent
 
@@ -34,45 +33,45 @@ def case(case_folder) -> Callable[[str], Case]:
     return find
 
 
+@dataclass
 class Plugin:
-    """The faulty backend as an installed package, and the folder that is its device's memory."""
+    """The folder that is the memory of the faulty backend's device."""
 
-    def __init__(self, state: Path) -> None:
-        self.state = state
-
-    def __enter__(self) -> Plugin:
-        self._patch = pytest.MonkeyPatch()
-        self._patch.syspath_prepend(str(HERE / "plugin"))
-        self._patch.setenv("FAULTY_STATE", str(self.state))
-        importlib.invalidate_caches()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.undo()
+    state: Path
 
     def pids(self, what: str) -> list[int]:
         """Pids of the children that left a file of this name."""
         return sorted(int(file.stem) for file in self.state.glob(f"*.{what}"))
 
 
+@contextlib.contextmanager
+def installed(state: Path) -> Iterator[Plugin]:
+    """The faulty backend as a package on the import path."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE / "plugin"))
+        patch.setenv("FAULTY_STATE", str(state))
+        yield Plugin(state)
+
+
 @pytest.fixture
-def plugin(tmp_path) -> Plugin:
-    (tmp_path / "state").mkdir()
-    with Plugin(tmp_path / "state") as found:
+def plugin(tmp_path_factory) -> Iterator[Plugin]:
+    with installed(tmp_path_factory.mktemp("state")) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def module_plugin(tmp_path_factory) -> Plugin:
-    with Plugin(tmp_path_factory.mktemp("state")) as found:
+def module_plugin(tmp_path_factory) -> Iterator[Plugin]:
+    with installed(tmp_path_factory.mktemp("state")) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
-def run(case_folder) -> Callable[..., list[Finished]]:
+def run(case_folder) -> Callable[..., list]:
     """Run cases on the faulty backend to the end; recordings lie below `folder`."""
+    # Not above: the tests that need no pyarrow share this file.
+    from parity.run.pool import run_cases
 
-    def run_all(cases: list[Case], folder: Path, *, spec: str = "faulty", **options: object) -> list[Finished]:
+    def run_all(cases: list[Case], folder: Path, *, spec: str = "faulty", **options: object) -> list:
         running = run_cases(
             cases,
             BackendSpec.parse(spec),

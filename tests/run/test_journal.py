@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +16,9 @@ def path(tmp_path):
 def test_the_last_entry_says_when_where_and_what(path):
     journal = Journal(path)
     before = time.monotonic()
-    journal.enter(Phase.RUN, case="ops/exp:n=1", step="L03.attn, \"quoted\"\n")
+    journal.enter(Phase.RUN, case="ops/exp:n=1", step='L03.attn, "quoted"\n')
     entry = last_entry(path)
-    assert (entry.phase, entry.case, entry.step) == (Phase.RUN, "ops/exp:n=1", "L03.attn, \"quoted\"\n")
+    assert (entry.phase, entry.case, entry.step) == (Phase.RUN, "ops/exp:n=1", 'L03.attn, "quoted"\n')
     assert before <= entry.at_s <= time.monotonic()
     journal.close()
 
@@ -54,9 +54,13 @@ def test_the_last_entry_is_found_at_the_end_of_a_long_journal(path):
     assert last_entry(path).step == "1999"
 
 
+def descriptors():
+    return sorted(file.name for file in Path("/proc/self/fd").iterdir())
+
+
 def test_a_journal_without_a_path_keeps_nothing_and_opens_nothing():
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     journal = Journal()
     journal.enter(Phase.RUN, case="a/b", step="s")
     journal.close()
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors() == before

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import pytest
 
+from parity.run import lane
 from parity.run.journal import Phase
 from parity.run.lane import Finished, Limits
 from parity.store import arrow
 from parity.store.recording import Failure, FailureKind, Recording
 
+KILLED = "SIGKILL from outside, as the kernel sends when memory runs out,"
 LOST = {
     "abort": "SIGABRT in step 'abort' (phase run)",
     "exit_0": "ended with exit status 0 in step 'exit_0' (phase run)",
+    "real_time": f"signal {signal.SIGRTMIN + 1} in step 'real_time' (phase run)",
     "segfault": "SIGSEGV in step 'segfault' (phase run); last words: about to read address 0",
-    "sigkill": "SIGKILL from outside, as the kernel sends when memory runs out, in step 'sigkill' (phase run)",
+    "sigkill": f"{KILLED} in step 'sigkill' (phase run)",
     "sys_exit": "ended with exit status 0 in step 'sys_exit' (phase run)",
-    "leaves_a_child": (
-        "SIGKILL from outside, as the kernel sends when memory runs out, in step 'leaves_a_child' (phase run)"
-    ),
+    "leaves_a_child": f"{KILLED} in step 'leaves_a_child' (phase run)",
 }
 HUNG = {
-    "compile_hang": "no progress for 2 s in step 'compile_hang' (phase compile)",
-    "hang": "no progress for 1.5 s in step 'hang' (phase run); last words: waiting for the card",
+    "compile_hang": "no progress for 3 s in step 'compile_hang' (phase compile)",
+    "hang": "no progress for 2.5 s in step 'hang' (phase run); last words: waiting for the card",
 }
 # The child lives on after these.
-SURVIVED = ("garbage", "raises", "out_of_memory", "unsupported", "wrong_dtype")
+SURVIVED = ("garbage", "reads_stdin", "raises", "out_of_memory", "unsupported", "wrong_dtype")
 
 
 @dataclass
@@ -41,7 +43,8 @@ def finished(module_plugin, run, case, tmp_path_factory) -> list[Finished]:
     faults = [*LOST, *HUNG, "close_fds", "sticky", *SURVIVED]
     cases = [each for n, name in enumerate(faults) for each in (case(name), case(f"none:n={n}"))]
     folder = tmp_path_factory.mktemp("run")
-    return run(cases, folder, jobs=2, timeout_s=1.5, compile_timeout_s=2.0)
+    assert not module_plugin.pids("opened")
+    return run(cases, folder, jobs=2, timeout_s=2.5, compile_timeout_s=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_no_healthy_case_suffers(outcome):
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind", "text"),
+    "fault, kind, text",
     [
         *((fault, FailureKind.CRASHED, text) for fault, text in LOST.items()),
         *((fault, FailureKind.TIMED_OUT, text) for fault, text in HUNG.items()),
@@ -93,22 +96,34 @@ def test_the_recording_of_a_lost_case_has_the_case_and_environment_of_any_other(
 
 
 def test_a_library_that_closes_every_descriptor_crashes_its_own_step(of_fault):
-    lost = of_fault("close_fds")
-    assert lost.done.step == "close_fds"
-    assert lost.done.failure.text.startswith("ended with exit status 1 in step 'close_fds' (phase run); last words: ")
-    assert lost.done.failure.text.endswith("OSError: [Errno 9] Bad file descriptor")
+    lost = of_fault("close_fds").done
+    assert lost.step == "close_fds"
+    assert lost.failure.text.startswith(
+        "ended with exit status 1 in step 'close_fds' (phase run); last words: "
+    )
+    assert lost.failure.text.endswith("OSError: [Errno 9] Bad file descriptor")
 
 
-def test_garbage_in_every_pipe_and_file_changes_nothing(of_fault):
-    written = of_fault("garbage")
-    assert written.done.failure is None
-    assert all(step.failure is None for step in written.recording.steps)
+@pytest.mark.parametrize("fault", ["garbage", "reads_stdin"])
+def test_a_library_that_writes_or_reads_everywhere_changes_nothing(of_fault, fault):
+    assert of_fault(fault).done.failure is None
+    assert all(step.failure is None for step in of_fault(fault).recording.steps)
 
 
 @pytest.mark.parametrize("fault", SURVIVED)
 def test_a_process_that_survives_its_fault_records_it_itself(of_fault, fault):
     assert of_fault(fault).done.failure is None
     assert len(of_fault(fault).recording.steps) == 4
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_child_that_can_tell_nothing_more_is_ended(run, case, tmp_path, monkeypatch):
+    monkeypatch.setattr(lane, "EXIT_GRACE_S", 0.05)
+    (done,) = run([case("closes_pipes")], tmp_path)
+    assert done.failure == Failure(
+        kind=FailureKind.CRASHED,
+        text="closed its pipe, did not end and was killed in step 'closes_pipes' (phase run)",
+    )
 
 
 def test_what_a_lost_process_had_started_is_ended_with_it(of_fault, module_plugin, gone):

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from parity.backend.spec import BackendSpec, Setting
 from parity.errors import BackendError, UsageError
 from parity.run.environment import child_environ
 from parity.run.pool import run_cases
-from parity.backend.spec import BackendSpec, Setting
 from parity.store import arrow
 from parity.store.folder import Store, recording_path
+
+pytestmark = pytest.mark.usefixtures("plugin")
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def folder(tmp_path):
     return tmp_path / "run"
 
 
-def test_cases_come_back_with_recordings_that_a_store_reads(plugin, run, healthy, folder):
+def test_cases_come_back_with_recordings_that_a_store_reads(run, healthy, folder):
     finished = run(healthy(5), folder)
     assert [each.case for each in finished] == healthy(5)
     store = Store.open(folder)
@@ -35,7 +37,7 @@ def test_cases_come_back_with_recordings_that_a_store_reads(plugin, run, healthy
         assert each.seconds > 0
 
 
-def test_repeat_reaches_the_child(plugin, run, healthy, folder):
+def test_repeat_reaches_the_child(run, healthy, folder):
     (done,) = run(healthy(1), folder, repeat=2)
     assert [len(step.repeats) for step in arrow.read(done.path).steps] == [1, 1, 1, 1]
 
@@ -56,8 +58,20 @@ def test_each_device_that_is_named_has_a_child_of_its_own(plugin, run, case, fol
     finished = run(cases, folder, spec="faulty:2-3", jobs=1)
     environments = [arrow.read(each.path).environment for each in finished]
     assert {each.backend for each in environments} == {"faulty:2", "faulty:3"}
-    assert {each.provenance["FAULTY_DEVICE"] for each in environments} == {"FAULTY_DEVICE=2", "FAULTY_DEVICE=3"}
+    assert {each.provenance["FAULTY_DEVICE"] for each in environments} == {
+        "FAULTY_DEVICE=2",
+        "FAULTY_DEVICE=3",
+    }
     assert len(plugin.pids("opened")) == 2
+
+
+@pytest.mark.needs_torch
+def test_torch_on_the_cpu_runs_in_a_child(run, healthy, folder):
+    (done,) = run(healthy(1), folder, spec="cpu")
+    recording = arrow.read(done.path)
+    assert [step.failure for step in recording.steps] == [None] * 4
+    assert recording.steps[0].witness.executed[0].kind == "aten::tanh"
+    assert "torch" in recording.environment.provenance
 
 
 def test_no_more_children_start_than_there_are_cases(plugin, run, healthy, folder):
@@ -65,7 +79,7 @@ def test_no_more_children_start_than_there_are_cases(plugin, run, healthy, folde
     assert len(plugin.pids("opened")) == 1
 
 
-def test_no_cases_start_no_child(plugin, run, folder):
+def test_no_cases_start_no_child(run, folder):
     assert run([], folder) == []
 
 
@@ -85,11 +99,13 @@ def test_a_backend_that_does_not_open_is_one_error_with_its_reason(plugin, run, 
 
 
 def test_a_device_that_was_named_and_does_not_open_is_an_error_though_another_does(
-    plugin, run, healthy, folder, children
+    plugin, run, case, folder, children
 ):
-    (plugin.state / "opens").write_text("1")
-    with pytest.raises(BackendError, match=r"^'faulty:[01]' cannot be opened: RuntimeError: device is busy$"):
-        run(healthy(20), folder, spec="faulty:0-1")
+    (plugin.state / "busy(1,)").touch()
+    # Neither case ends before two processes run one, so the device that opens cannot do all.
+    with pytest.raises(BackendError) as error:
+        run([case("meets"), case("meets_too:n=1")], folder, spec="faulty:0-1")
+    assert str(error.value) == "'faulty:1' cannot be opened: RuntimeError: device is busy"
     assert not children()
 
 
@@ -130,14 +146,22 @@ def test_an_older_recording_of_a_case_that_is_lost_does_not_stay(plugin, run, ca
     assert not stale.exists()
 
 
-def test_a_case_file_that_changes_under_the_run_blames_no_device(plugin, run, case, folder):
+def test_an_older_recording_of_a_case_that_is_not_run_does_not_stay(run, case, folder):
+    stale = recording_path(folder, case("moody:n=1").id)
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    assert run([case("moody:n=1")], folder)[0].not_run
+    assert not stale.exists()
+
+
+def test_a_case_file_that_changes_under_the_run_blames_no_device(run, case, folder):
     (done,) = run([case("moody:n=1")], folder)
     assert done.path is None
     assert done.not_run.startswith("parity could not record it: ")
     assert done.not_run.endswith("faults/moody:n=1 changed while the run was going on; run it again")
 
 
-def test_a_case_folder_that_is_not_there_is_said_at_once(plugin, healthy, folder, tmp_path):
+def test_a_case_folder_that_is_not_there_is_said_at_once(healthy, folder, tmp_path):
     running = run_cases(
         healthy(1), BackendSpec("faulty"), Setting.STRICT, folder=folder, case_folders=[tmp_path / "none"]
     )
@@ -151,7 +175,7 @@ def test_an_unknown_backend_is_refused_before_anything_runs(run, healthy, folder
 
 
 def test_closing_the_iterator_ends_every_child_and_keeps_what_was_done(
-    plugin, case, healthy, folder, case_folder, children
+    case, healthy, folder, case_folder, children
 ):
     cases = [healthy(1)[0], case("hang"), case("compile_hang")]
     running = run_cases(
@@ -164,7 +188,7 @@ def test_closing_the_iterator_ends_every_child_and_keeps_what_was_done(
     assert arrow.read(done.path).steps
 
 
-def test_the_child_finds_the_same_parity_from_any_folder(plugin, run, healthy, folder, tmp_path, monkeypatch):
+def test_the_child_finds_the_same_parity_from_any_folder(run, healthy, folder, tmp_path, monkeypatch):
     (tmp_path / "parity").mkdir()
     (tmp_path / "parity" / "__init__.py").write_text("raise SystemExit('the wrong parity')")
     (tmp_path / "numpy.py").write_text("raise SystemExit('the wrong numpy')")
@@ -193,7 +217,7 @@ except KeyboardInterrupt:
 
 
 @pytest.fixture
-def script(plugin, case_folder, folder):
+def script(case_folder, folder):
     """A process of its own that has one case done and hangs in the next."""
     command = [sys.executable, "-c", SCRIPT, str(case_folder), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_environ({})) as process:
@@ -220,8 +244,12 @@ def test_the_death_of_the_parent_ends_a_child_that_hangs(script, plugin, gone):
     assert gone(child)
 
 
-def test_the_run_leaves_no_descriptor_open(plugin, run, case, healthy, folder):
+def descriptors():
+    return sorted(file.name for file in Path("/proc/self/fd").iterdir())
+
+
+def test_the_run_leaves_no_descriptor_open(run, case, healthy, folder):
     run(healthy(1), folder)
-    before = os.listdir("/proc/self/fd")
+    before = descriptors()
     run([case("segfault"), *healthy(2)], folder, jobs=2)
-    assert os.listdir("/proc/self/fd") == before
+    assert descriptors() == before

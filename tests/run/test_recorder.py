@@ -7,16 +7,20 @@ import pytest
 
 from parity.backend.registry import create
 from parity.backend.spec import BackendSpec, Setting
+from parity.case.dtype import dtype
 from parity.case.inputs import generate
+from parity.case.tensor import HostTensor
 from parity.run import recorder
 from parity.run.environment import environment
 from parity.run.journal import Journal
 from parity.run.passes import responds
 from parity.store.recording import Failure, FailureKind
 
+pytestmark = pytest.mark.usefixtures("plugin")
+
 
 @pytest.fixture
-def backend(plugin):
+def backend():
     backend = create(BackendSpec("faulty"), Setting.STRICT)
     backend.open()
     return backend
@@ -95,7 +99,7 @@ def test_a_failed_step_still_says_what_it_consumed(recorded):
 
 
 @pytest.mark.parametrize(
-    ("fault", "text"),
+    "fault, text",
     [
         ("async", "RuntimeError: launch failed"),
         ("unfetchable", "RuntimeError: copy failed"),
@@ -132,13 +136,35 @@ def test_a_device_responds_until_it_is_lost(backend, recorded):
     assert not responds(backend)
 
 
-def test_a_step_that_overwrites_its_input_fails_and_the_next_is_held_to_what_it_consumed(recorded, case):
+def test_a_step_that_overwrites_its_input_fails_and_the_next_is_held_to_what_it_consumed(recorded):
     recording = recorded("overwrites")
     step = recording.step("overwrites")
     assert failures(recording) == {"overwrites": crashed("overwrote its input 'a'")}
     assert step.mutates == ("a",)
     assert step.inputs == recording.step("first").outputs
     assert step.outputs
+
+
+def test_bytes_are_those_that_were_fetched_though_the_device_shares_its_memory(
+    recorded, backend, monkeypatch
+):
+    monkeypatch.setattr(backend, "get", lambda handle: HostTensor.of(handle, dtype("f32")))
+    recording = recorded("overwrites")
+    assert failures(recording) == {"overwrites": crashed("overwrote its input 'a'")}
+    assert [tensor.digest() for tensor in recording.tensors.values()] == list(recording.tensors)
+
+
+def test_a_put_that_shares_our_memory_does_not_hide_an_overwritten_input(recorded, backend, monkeypatch):
+    monkeypatch.setattr(backend, "put", lambda tensor: tensor.storage)
+
+    def run(_step, inputs):
+        y = np.tanh(inputs[0])
+        inputs[0][0] = 7
+        return (y,)
+
+    monkeypatch.setattr(backend, "run", run)
+    recording = recorded("none:n=0")
+    assert failures(recording)["first"] == crashed("overwrote its input 'x'")
 
 
 def test_a_put_that_narrows_a_dtype_is_not_blamed_on_the_step(recorded):
@@ -154,11 +180,11 @@ def test_a_put_that_narrows_a_dtype_is_not_blamed_on_the_step(recorded):
     assert recording.tensors[held.digest].dtype.name == "f32"
 
 
-@pytest.mark.parametrize(("fault", "dtype", "shape"), [("wrong_dtype", "f64", (16,)), ("wrong_shape", "f32", (1,))])
-def test_an_output_of_the_wrong_kind_is_recorded_as_it_came(recorded, fault, dtype, shape):
+@pytest.mark.parametrize("fault, name, shape", [("wrong_dtype", "f64", (16,)), ("wrong_shape", "f32", (1,))])
+def test_an_output_of_the_wrong_kind_is_recorded_as_it_came(recorded, fault, name, shape):
     recording = recorded(fault)
     (output,) = recording.step(fault).outputs
-    assert (output.dtype.name, output.shape) == (dtype, shape)
+    assert (output.dtype.name, output.shape) == (name, shape)
     assert not failures(recording)
 
 
@@ -179,7 +205,7 @@ def test_a_result_that_differs_is_kept_and_what_it_feeds_is_no_repeat(recorded):
     assert recording.step("aside").repeats == (recording.step("aside").outputs,) * 2
 
 
-def test_a_failure_in_a_later_run_names_the_run(recorded, backend, case, monkeypatch):
+def test_a_failure_in_a_later_run_names_the_run(recorded, backend, monkeypatch):
     runs = []
 
     def run(step, inputs):
@@ -189,7 +215,9 @@ def test_a_failure_in_a_later_run_names_the_run(recorded, backend, case, monkeyp
         return (np.tanh(inputs[0]),)
 
     monkeypatch.setattr(backend, "run", run)
-    assert failures(recorded("none:n=0", repeat=3))["first"] == crashed("run 2 of 3: RuntimeError: only sometimes")
+    assert failures(recorded("none:n=0", repeat=3))["first"] == crashed(
+        "run 2 of 3: RuntimeError: only sometimes"
+    )
     assert runs.count("first") == 2
 
 
@@ -214,7 +242,7 @@ def test_device_memory_is_freed_when_no_later_step_reads_it(backend, case, monke
             self.array = array
             alive.add(self)
 
-    def run(step, inputs):
+    def run(_step, inputs):
         counts.append(len(alive))
         return (Handle(np.tanh(inputs[0].array)),)
 

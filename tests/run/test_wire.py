@@ -12,7 +12,9 @@ PROFILE = Profile(
     ulps={"exp": 2.0},
     declared=(Declared(fact="tanh_gelu", ops=("gelu_erf",), dtypes=("bf16",), source="gelu_gen.cpp:41"),),
 )
-ENVIRONMENT = Environment(backend="hpu:3+lazy", setting="strict", profile=PROFILE, provenance={"torch": "2.11"})
+ENVIRONMENT = Environment(
+    backend="hpu:3+lazy", setting="strict", profile=PROFILE, provenance={"torch": "2.11"}
+)
 
 
 def through(event):
@@ -49,6 +51,8 @@ def test_orders_and_tasks_arrive_as_they_were_sent():
     assert Task.decode(task.encode()) == task
 
 
-@pytest.mark.parametrize("line", [b"", b"loading kernels", b'{"news": "recorded"}', b'other {"news": "recorded"}'])
+@pytest.mark.parametrize(
+    "line", [b"", b"loading kernels", b'{"news": "recorded"}', b'other {"news": "recorded"}']
+)
 def test_what_a_library_writes_into_the_pipe_is_no_event(line):
     assert Event.decode(line, "token") is None

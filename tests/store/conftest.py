@@ -6,6 +6,7 @@ import hashlib
 import math
 import struct
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from parity.store.recording import Environment, Failure, FailureKind, Recording,
 PROFILE = Profile(
     accumulator=Accumulator(dtype=dtype("f32"), block=4),
     ulps={"exp": 1, "tanh": 2.5},
-    declared=(Declared(fact="intermediate", ops=("softmax",), dtypes=("bf16",), value="bf16", source="a page"),),
+    declared=(
+        Declared(fact="intermediate", ops=("softmax",), dtypes=("bf16",), value="bf16", source="a page"),
+    ),
 )
 ENVIRONMENT = Environment(
     backend="sim/gaudi2:1+lazy",
@@ -171,10 +174,34 @@ def forge():
     """Write any content with the trailer that makes its digest right."""
 
     def write(path, content):
-        path.write_bytes(content + b"PARITY01" + hashlib.sha256(content).digest())
-        return path
+        fresh(path, content + b"PARITY01" + hashlib.sha256(content).digest())
 
     return write
+
+
+def fresh(path, data):
+    # A file that is emptied and filled again, ext4 sends to the disk at once.
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def put():
+    """Write a file in place of another."""
+    return fresh
+
+
+@pytest.fixture
+def anonymous_bytes():
+    """What this process holds in memory, the pages of mapped files left out."""
+
+    def measure():
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        return pytest.skip("this system does not tell mapped files from memory")
+
+    return measure
 
 
 @pytest.fixture
@@ -183,30 +210,47 @@ def buffers():
     return find_buffers
 
 
+@pytest.fixture
+def metadata():
+    """The metadata of a file under the key `parity`, found likewise."""
+    return find_metadata
+
+
 def find_buffers(content):
-    assert content[:8] == b"ARROW1\0\0" and content[-6:] == b"ARROW1"
-    (footer_bytes,) = struct.unpack_from("<i", content, len(content) - 10)
-    footer = _table(content, len(content) - 10 - footer_bytes)
-    blocks = _vector(content, footer[3])
-    assert blocks[0] == 1
-    message_at, head_bytes = struct.unpack_from("<qi", content, blocks[1])
-    message = _table(content, message_at + 8)
-    batch = _table_at(content, _follow(content, message[2]))
+    count, block = _vector(content, _footer(content)[3])
+    assert count == 1
+    message_at, head_bytes = struct.unpack_from("<qi", content, block)
+    message = _table(content, _follow(content, message_at + 8))
+    batch = _table(content, _follow(content, message[2]))
     count, at = _vector(content, batch[2])
     body = message_at + head_bytes
     pairs = [struct.unpack_from("<qq", content, at + 16 * i) for i in range(count)]
     return [(body + offset, size) for offset, size in pairs]
 
 
+def find_metadata(content):
+    schema = _table(content, _follow(content, _footer(content)[1]))
+    count, at = _vector(content, schema[2])
+    assert count == 1
+    entry = _table(content, _follow(content, at))
+    key, value = (
+        content[begin : begin + size] for size, begin in (_vector(content, entry[i]) for i in (0, 1))
+    )
+    assert key == b"parity"
+    return value
+
+
+def _footer(content):
+    assert content[:8] == b"ARROW1\0\0" and content[-6:] == b"ARROW1"
+    (size,) = struct.unpack_from("<i", content, len(content) - 10)
+    return _table(content, _follow(content, len(content) - 10 - size))
+
+
 def _follow(content, at):
     return at + struct.unpack_from("<I", content, at)[0]
 
 
-def _table(content, root):
-    return _table_at(content, _follow(content, root))
-
-
-def _table_at(content, at):
+def _table(content, at):
     """Return where each field of a flatbuffer table lies, by its number."""
     vtable = at - struct.unpack_from("<i", content, at)[0]
     (size,) = struct.unpack_from("<H", content, vtable)

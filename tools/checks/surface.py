@@ -39,7 +39,8 @@ def _judge(module: ast.Module) -> Iterator[str]:
                 yield "__all__ must be a list of literal strings"
                 return
         bound |= names
-        defined |= set() if is_import else {name for name in names if not name.startswith("_")}
+        if not is_import and not _is_registered(node):
+            defined |= {name for name in names if not name.startswith("_")}
     if listed is None:
         if defined:
             yield f"no __all__, though it defines {', '.join(sorted(defined))}"
@@ -57,6 +58,13 @@ def _top_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             if isinstance(node, ast.If | ast.Try | ast.With):
                 for inner in getattr(node, field, []):
                     yield from _top_level(inner.body if isinstance(inner, ast.ExceptHandler) else [inner])
+
+
+def _is_registered(node: ast.stmt) -> bool:
+    """Whether it is a command such as `@app.command()` makes: the command line is its surface."""
+    return isinstance(node, ast.FunctionDef) and any(
+        ast.unparse(decorator).startswith("app.") for decorator in node.decorator_list
+    )
 
 
 def _names(node: ast.stmt) -> tuple[set[str], bool]:

@@ -1,0 +1,1 @@
+"""Graph compilers behind the same protocol as a device: a runtime instead of a chip."""

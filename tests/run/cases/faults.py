@@ -7,10 +7,10 @@ from parity.case.dtype import dtype
 from parity.case.family import Parts, family
 
 FAULTS = (
-    *("abort", "async", "close_fds", "compile", "compile_hang", "exit_0", "garbage", "hang"),
-    *("leaves_a_child", "meets", "no_outputs", "not_a_tuple", "out_of_memory", "overwrites", "poison"),
-    *("raises", "segfault", "sigkill", "sticky", "sys_exit", "unfetchable", "unstable", "unsupported"),
-    *("wrong_dtype", "wrong_shape"),
+    *("abort", "async", "close_fds", "closes_pipes", "compile", "compile_hang", "exit_0", "garbage"),
+    *("hang", "leaves_a_child", "meets", "no_outputs", "not_a_tuple", "out_of_memory", "overwrites"),
+    *("poison", "raises", "reads_stdin", "real_time", "segfault", "sigkill", "sticky", "sys_exit"),
+    *("unfetchable", "unstable", "unsupported", "wrong_dtype", "wrong_shape"),
 )
 
 
@@ -37,18 +37,18 @@ def none(p):
 
 
 @family("faults/meets_too", n=("1",))
-def meets_too(p):
+def meets_too(_):
     """Another case with the step that waits for a second process."""
     return four_steps("meets")
 
 
 @family("faults/narrow", fault=("none",))
-def narrow(p):
+def narrow(_):
     """The device has no float64."""
     return four_steps("second", of="f64")
 
 
 @family("faults/moody", n=("1",))
-def moody(p):
+def moody(_):
     """A case file that reads the environment, as it should not: other steps in the child."""
     return four_steps(f"in_{'child' if 'FAULTY_SETTING' in os.environ else 'parent'}")

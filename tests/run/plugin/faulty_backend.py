@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -41,14 +42,21 @@ class FaultyBackend:
 
     def open(self):
         atexit.register((self.state / f"{os.getpid()}.left").touch)
-        if (self.state / "opens").exists():
-            left = int((self.state / "opens").read_text()) - 1
-            (self.state / "opens").write_text(str(left))
-            if left < 0:
-                if (self.state / "recovers").exists():
-                    (self.state / "opens").unlink()
-                raise RuntimeError("device is busy")
+        if self._opens_left() < 0 or (self.state / f"busy{self.spec.index}").exists():
+            raise RuntimeError("device is busy")
         (self.state / f"{os.getpid()}.opened").touch()
+
+    def _opens_left(self):
+        """Count down how often the device may still be opened; `recovers` lifts that at the end."""
+        with contextlib.suppress(FileNotFoundError), (self.state / "opens").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            left = int(file.read()) - 1
+            file.seek(0)
+            file.write(str(left))
+            if left < 0 and (self.state / "recovers").exists():
+                (self.state / "opens").unlink()
+            return left
+        return 0
 
     def provenance(self):
         start = Path("/proc/self/environ").read_bytes().split(b"\0")
@@ -85,12 +93,20 @@ def _healthy(_backend, x):
 
 
 def _segfault(_backend, _x):
-    print("about to read address 0")
+    sys.stdout.write("about to read address 0\n")
     ctypes.string_at(0)
 
 
 def _killed(_backend, _x):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _closes_pipes(_backend, _x):
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if str(fd.readlink()).startswith("pipe:"):
+                os.close(int(fd.name))
+    time.sleep(600)
 
 
 def _leaves_a_child(backend, _x):
@@ -100,7 +116,7 @@ def _leaves_a_child(backend, _x):
 
 
 def _hang(_backend, _x):
-    print("waiting for the card")
+    sys.stdout.write("waiting for the card\n")
     time.sleep(600)
 
 
@@ -156,16 +172,18 @@ def _unstable(backend, x):
 
 def _garbage(_backend, x):
     """Writes what no one asked for wherever it can: the log, the pool's pipe, the journal."""
-    print("garbage on stdout " * 50)
+    sys.stdout.write("garbage on stdout " * 50)
     for fd in range(1, 64):
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{fd}").endswith((".log", ".journal")) or _is_pipe(fd):
+            target = str(Path(f"/proc/self/fd/{fd}").readlink())
+            if target.startswith("pipe:") or target.endswith((".log", ".journal")):
                 os.write(fd, b'garbage {"news": "recorded", "case": "faults/at"}')
     return (np.tanh(x),)
 
 
-def _is_pipe(fd):
-    return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+def _reads_stdin(_backend, x):
+    assert os.read(0, 4096) == b"", "the pool's tasks are not for a library"
+    return (np.tanh(x),)
 
 
 def _meets(backend, x):
@@ -185,6 +203,7 @@ FAULTS = {
     "abort": lambda *_: os.abort(),
     "async": _asynchronous,
     "close_fds": lambda *_: os.closerange(3, 256),
+    "closes_pipes": _closes_pipes,
     "compile": _compile,
     "compile_hang": _compile_hang,
     "exit_0": lambda *_: os._exit(0),
@@ -198,6 +217,8 @@ FAULTS = {
     "overwrites": _overwrites,
     "poison": _poison,
     "raises": _raises,
+    "reads_stdin": _reads_stdin,
+    "real_time": lambda *_: os.kill(os.getpid(), signal.SIGRTMIN + 1),
     "segfault": _segfault,
     "sigkill": _killed,
     "sticky": _sticky,

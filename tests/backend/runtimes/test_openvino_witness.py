@@ -1,0 +1,69 @@
+import pytest
+
+from parity.backend.base import Node
+from parity.backend.runtimes.openvino_witness import GraphNode, sort
+
+
+def node(layer, precision="f32", output=None, reads=()):
+    return GraphNode(layer=layer, precision=precision, output=output or precision, reads=reads)
+
+
+def names(nodes):
+    return [(item.kind, item.precision) for item in nodes]
+
+
+def test_computing_nodes_are_executed_and_conversions_are_moved():
+    witness = sort(
+        [
+            node("Input"),
+            node("Reorder", "f32", "bf16", ("Input",)),
+            node("Const", "i32"),
+            node("FullyConnected", "bf16", "f32", ("Reorder",)),
+            node("Output", reads=("FullyConnected",)),
+        ],
+        device="CPU",
+    )
+    assert witness.executed == (Node(kind="FullyConnected", device="CPU", precision="bf16"),)
+    assert names(witness.moved) == [("Reorder", "f32")]
+    assert witness.host == ()
+
+
+def test_an_output_that_reads_a_constant_was_computed_on_the_host():
+    witness = sort([node("Input"), node("Const"), node("Output", reads=("Const",))], device="CPU")
+    assert witness.executed == ()
+    assert witness.host == (Node(kind="Const", device="host", precision="f32"),)
+
+
+def test_one_folded_output_beside_a_computed_one_is_host_work():
+    graph = [node("TopK"), node("Output", reads=("TopK",)), node("Output", "i64", reads=("Const",))]
+    assert names(sort(graph, device="CPU").host) == [("Const", "i64")]
+
+
+def test_where_data_only_moves_the_moves_are_what_ran():
+    graph = [node("Input"), node("Convert", "f32", "e4m3"), node("Output", reads=("Convert",))]
+    witness = sort(graph, device="CPU")
+    assert names(witness.executed) == [("Convert", "f32")]
+    assert witness.moved == ()
+
+
+def test_an_output_that_reads_an_input_is_named_itself():
+    graph = [node("Input", "bf16"), node("Output", "bf16", reads=("Input",))]
+    assert names(sort(graph, device="CPU").executed) == [("Output", "bf16")]
+
+
+@pytest.mark.parametrize(
+    "precision, output, shown",
+    [
+        ("bf16", "f32", "bf16"),
+        ("u8", "f32", "f32"),
+        ("u8", "i32", "i32"),
+        ("f32", "f32,i32", "f32"),
+        ("boolean", "boolean", "bool"),
+        ("f8e4m3", "f8e4m3", "e4m3fn"),
+        ("f8e5m2", "i32", "e5m2"),
+        ("undefined", "undefined", "?"),
+    ],
+)
+def test_a_mask_or_an_index_does_not_hide_the_precision(precision, output, shown):
+    witness = sort([node("Eltwise", precision, output)], device="CPU")
+    assert names(witness.executed) == [("Eltwise", shown)]

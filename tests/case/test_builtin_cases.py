@@ -1,0 +1,184 @@
+"""The built-in case files: what they hold, and that every input is valid for its op."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from parity.case.catalog import Catalog, builtin_cases
+from parity.case.ids import Selector
+from parity.case.inputs import generate
+from parity.case.op import OPS
+
+TESTS = {
+    "matmul", "matmul_broadcast", "bmm", "linear", "addmm",
+    "sum", "mean", "cumsum", "logsumexp", "softmax", "log_softmax", "rms_norm", "layer_norm",
+    "gelu_erf", "gelu_tanh", "silu", "swiglu", "exp", "sigmoid", "tanh",
+    "attention", "attention_mask", "attention_decode", "rope",
+    "embedding", "gather", "index_put", "scatter_add", "where", "cat",
+    "slice", "slice_assign", "tril", "triu", "triu_indices", "topk", "argmax", "sort",
+    "cast", "cast_from_fp8", "cast_to_fp8", "cast_narrow",
+    "int8_linear", "int8_weight_linear", "int4_weight_linear",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def catalog():
+    return Catalog.load([builtin_cases()])
+
+
+@pytest.fixture(scope="module")
+def ops(catalog):
+    return catalog.select([], suite="ops")
+
+
+def parameter_values(cases):
+    return {(case.id.path, item) for case in cases for item in case.id.params}
+
+
+def test_every_op_of_the_table_has_cases(ops):
+    assert {step.op for case in ops for step in case.steps} == set(OPS)
+
+
+def test_every_family_is_there(catalog):
+    assert {path for path in catalog.paths() if path.startswith("ops/")} == {f"ops/{test}" for test in TESTS}
+
+
+def test_the_suites_have_their_sizes(catalog, ops):
+    assert 1800 <= len(ops) <= 2600
+    assert 120 <= len(catalog.select([], suite="smoke")) <= 180
+    assert 280 <= len(catalog.select([], suite="sample")) <= 400
+
+
+def test_no_family_is_more_than_a_tenth_of_the_suite(ops):
+    assert max(Counter(case.id.path for case in ops).values()) <= len(ops) / 10
+
+
+def test_sample_holds_every_value_of_every_family_and_smoke_every_family(catalog, ops):
+    sample, smoke = catalog.select([], suite="sample"), catalog.select([], suite="smoke")
+    assert parameter_values(sample) == parameter_values(ops)
+    assert {case.id.path for case in smoke} == {case.id.path for case in ops}
+    assert {str(case.id) for case in smoke} <= {str(case.id) for case in sample}
+
+
+def test_a_sample_without_its_last_row_would_miss_a_value(catalog, ops):
+    sample = catalog.select([], suite="sample")
+    assert any(parameter_values(sample[:i] + sample[i + 1 :]) != parameter_values(ops) for i in range(9))
+
+
+def test_the_inputs_of_a_case_are_small(ops):
+    assert max(case.nbytes for case in ops) < 5 << 20
+
+
+def test_the_smoke_suite_reads_few_bytes(catalog):
+    assert sum(case.nbytes for case in catalog.select([], suite="smoke")) < 24 << 20
+
+
+def test_every_id_can_be_fetched_and_has_a_source(catalog):
+    for case in catalog.ids():
+        assert ":" in catalog.get(case).source
+
+
+def test_revisions_tell_all_cases_apart(ops):
+    assert len({case.revision for case in ops}) == len(ops)
+
+
+def result_shape(case):
+    """The shape of the first step's first output, where an input or an attribute says it may be empty."""
+    step, shapes = case.steps[0], {spec.name: spec.shape for spec in case.inputs}
+    first, *more = [shapes[name] for name in step.tensors()] or [()]
+    match step.op:
+        case "matmul" | "bmm":
+            return np.matmul(np.zeros(first), np.zeros(more[0])).shape
+        case "addmm":
+            return (more[0][0], more[1][1])
+        case "linear" | "int8_linear" | "int8_weight_linear" | "int4_weight_linear":
+            return (*first[:-1], more[0][0])
+        case "sum" | "mean" | "logsumexp":
+            return np.zeros(first).sum(step.attrs["dim"], keepdims=step.attrs["keepdim"]).shape
+        case "argmax":
+            return np.zeros(first).sum(step.attrs["dim"], keepdims=step.attrs["keepdim"]).shape
+        case "embedding":
+            return (*more[0], first[1])
+        case "gather":
+            return more[0]
+        case "where":
+            return np.broadcast_shapes(first, *more)
+        case "cat":
+            return np.concatenate([np.zeros(shape) for shape in (first, *more)], step.attrs["dim"]).shape
+        case "slice":
+            return (0,) if "2:2" in step.attrs["index"] else (1,)
+        case "topk":
+            return (step.attrs["k"],)
+        case "triu_indices":
+            return np.stack(
+                np.triu_indices(step.attrs["rows"], step.attrs["offset"], step.attrs["columns"])
+            ).shape
+        case _:
+            return first
+
+
+def without_evidence(cases):
+    """Cases whose every result is empty: nothing could be compared, and none could be within."""
+    return [str(case.id) for case in cases if 0 in result_shape(case) and len(case.steps) == 1]
+
+
+def test_every_case_with_an_empty_result_uses_it_in_a_second_step(ops):
+    assert without_evidence(ops) == []
+    assert sum(0 in result_shape(case) for case in ops) > 50
+
+
+def test_a_case_with_an_empty_result_and_no_second_step_is_found(ops):
+    empty = next(case for case in ops if case.steps[-1].name == "use_empty")
+    assert without_evidence([replace(empty, steps=empty.steps[:1])]) == [str(empty.id)]
+
+
+def test_a_second_step_is_there_only_for_an_empty_result_or_a_mask_that_is_made_first(ops):
+    for case in ops:
+        if len(case.steps) > 1 and case.id.path != "ops/attention_mask":
+            assert 0 in result_shape(case), case.id
+
+
+def index_faults(case):
+    """Index inputs of a case that point outside what they index."""
+    made = generate(case)
+    step = case.steps[0]
+    arrays = {name: made[name].array() for name in step.tensors()}
+    match step.op:
+        case "embedding":
+            limits = [("ids", 0, arrays["table"].shape[0])]
+        case "index_put":
+            limits = [("index", -arrays["x"].shape[0], arrays["x"].shape[0])]
+        case "gather" | "scatter_add":
+            limits = [("index", 0, arrays["x"].shape[step.attrs["dim"]])]
+        case _:
+            limits = []
+    return [name for name, low, high in limits if ((arrays[name] < low) | (arrays[name] >= high)).any()]
+
+
+def test_every_case_makes_its_inputs_and_no_index_points_outside(ops):
+    for case in ops:
+        assert index_faults(case) == [], case.id
+
+
+def test_an_index_that_points_outside_is_found(catalog):
+    case = catalog.select([Selector.parse("ops/gather:shape=33x65,taken=64")], suite="ops")[0]
+    beyond = {**case.inputs[1].options, "high": case.inputs[1].options["high"] + 1}
+    faulty = replace(case, inputs=(case.inputs[0], replace(case.inputs[1], options=beyond)))
+    assert index_faults(faulty) == ["index"]
+
+
+def test_an_index_put_that_does_not_accumulate_repeats_no_row_unless_it_says_so(ops):
+    for case in ops:
+        if case.id.path == "ops/index_put" and ("index", "distinct") in case.id.params:
+            index = generate(case)["index"].array()
+            assert len(set(index.tolist())) == index.size
+
+
+def test_integer_sums_stay_exact_in_32_bits(ops):
+    for case in ops:
+        if case.steps[0].op == "int8_linear":
+            assert case.inputs[0].shape[-1] <= 2048
