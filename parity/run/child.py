@@ -139,9 +139,8 @@ class Child:
     def _has_exited(self) -> bool:
         if self._exit_fd is None:
             return self._process.poll() is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._exit_fd, selectors.EVENT_READ)
-            return bool(selector.select(0))
+        # Not reaped yet: until then its pid, and so its group's, cannot be another's.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def entry(self) -> Entry:
         """Return what it was last about to do: opening, before it wrote anything down."""
@@ -165,7 +164,6 @@ class Child:
         """
         self._await_exit(grace_s)
         killed = not self._has_exited()
-        # Before it is reaped: its pid, and so the group's, cannot be another's until then.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -24,7 +24,7 @@ from parity.store.folder import recording_path
 
 __all__ = ["Finished", "run_cases"]
 
-_AHEAD = 2  # cases a child holds: the one that runs, and one so that it never waits for the next
+_AHEAD = 4  # cases a child holds: the one that runs, and some so that it never waits for the next
 _POLL_S = 0.05  # where the system cannot announce a child's end
 
 
@@ -133,7 +133,7 @@ def _feed(lane: Lane, waiting: deque[Case], *, lanes: int) -> None:
     if lane.state is State.OFF and waiting and time.monotonic() >= lane.start_at_s:
         lane.start()
     # Towards the end nothing is held back behind a slow case while another lane is idle.
-    ahead = _AHEAD if len(waiting) > lanes else 1
+    ahead = min(_AHEAD, max(1, len(waiting) // lanes))
     while lane.state is State.READY and waiting and len(lane.held) < ahead:
         lane.give(waiting.popleft())
 
