@@ -36,10 +36,12 @@ def check(
     deviations: Mapping[str, Sequence[Deviation]] = MappingProxyType({}),
     time_box_s: float | None = None,
     on_outcome: Progress = lambda _: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Judge each case on both sides and return the run; Ctrl-C ends it with what was judged so far.
 
-    `reference` is None for the oracle alone; `deviations` are those declared of each family. Raises BackendError when a side cannot be used here.
+    `reference` is None for the oracle alone; `deviations` are those declared of each family. `stopped`
+    is asked after each case: an interrupt can be lost inside a library's callback. Raises BackendError when a side cannot be used here.
     """
     tally = _Tally(reference=_view(reference, cases), target=_view(target, cases))
     started = time.monotonic()
@@ -50,6 +52,9 @@ def check(
                 outcome = _judge(theirs, ours, tally, deviations)
                 tally.outcomes.append(outcome)
                 on_outcome(outcome)
+                if stopped():
+                    tally.interrupted = True
+                    break
                 if time_box_s is not None and time.monotonic() - started > time_box_s:
                     break
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -71,7 +72,9 @@ class Output(str, Enum):
 
 def main() -> None:
     """Run the command line; what `parity` and `python -m parity` call."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell's background jobs want it
+            signal.signal(number, _interrupt)
     try:
         app()
     except ParityError as error:
@@ -85,7 +88,11 @@ def main() -> None:
         raise SystemExit(3) from None
 
 
+_stop = threading.Event()
+
+
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    _stop.set()
     raise KeyboardInterrupt
 
 
@@ -144,7 +151,7 @@ def check(
         declared = _deviations(folders, [theirs, ours], catalog)
         with _progress(len(chosen)) as advance:
             run = run_check(
-                chosen, reference=theirs, target=ours, deviations=declared, time_box_s=time_box, on_outcome=advance
+                chosen, reference=theirs, target=ours, deviations=declared, time_box_s=time_box, on_outcome=advance, stopped=_stop.is_set
             )
     repeatable = _arguments(reference=reference, target=target, production=production, golden=golden, cases=cases)
     _write_reports(run, json_file, junit_file)

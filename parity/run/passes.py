@@ -84,13 +84,13 @@ class Pass:
         self._handles: dict[str, Handle] = {}
         self._lost: dict[str, StepRecord] = {}  # outputs that do not exist, and the step to blame
         self._last: StepRecord | None = None  # after which the device answered no more
-        if isinstance(backend, Phased):
-            backend.on_phase = lambda phase: self._enter(Phase(phase))
 
     def run(self) -> list[StepRecord]:
         """Return a record of every step, run or not."""
+        if isinstance(self._backend, Phased):
+            self._backend.on_phase = lambda phase: self._enter(Phase(phase))
         last_use = {name: i for i, step in enumerate(self._case.steps) for name in step.tensors()}
-        records = []
+        records: list[StepRecord] = []
         for number, step in enumerate(self._case.steps):
             self._step = step
             needs = next((self._lost[name] for name in step.tensors() if name in self._lost), None)
@@ -101,6 +101,8 @@ class Pass:
             # Device memory is scarce: what no later step reads is freed now.
             for name in [n for n in self._handles if last_use.get(n, -1) <= number]:
                 del self._handles[name]
+        if isinstance(self._backend, Phased):
+            self._backend.on_phase = None  # or the tensors of this case would outlive it
         return records
 
     def _enter(self, phase: Phase) -> None:

@@ -2,7 +2,8 @@
 
 An `Arithmetic` without `keep` and `middle` is legitimate under a plain float32-accumulate profile:
 every operation is float32 (or better), rounded to nearest, and the result is rounded once. With
-them it is a planted fault. Emulated with torch's float32 operations on a CPU.
+them it is a planted fault. A float32 accumulator that rounds to zero is neither: hardware has it and
+must declare it. Emulated with torch's float32 operations on a CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT", "LEGITIMATE", "PLAIN", "Arithmetic", "contracted", "exp", "nearest", "prefix", "toward_zero", "total"]
+__all__ = ["EXACT", "LEGITIMATE", "PLAIN", "Arithmetic", "contracted", "exp", "nearest", "prefix", "total"]
 
 # Positions that a kernel handles at once, in tiles and in padding.
 TILE = 16
@@ -27,8 +28,9 @@ class Arithmetic:
     permuted, or exact16, where 16 terms are added exactly before each rounding. `wide` is float64
     throughout. `fused` rounds a product and its addition once. `exp2` forms e^x as 2^(x log2 e)
     with a rounded product, `reciprocal` divides by multiplying with 1/x, `online` keeps a running
-    maximum. `keep` names what every partial sum is rounded to, `middle` what every other
-    intermediate tensor is.
+    maximum. `ulps` is how far the special functions are from the nearest number, as far as the
+    OpenCL table lets them. `keep` names what every partial sum is rounded to, `middle` what every
+    other intermediate tensor is.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Arithmetic:
     exp2: bool = False
     reciprocal: bool = False
     online: bool = False
+    ulps: int = 0
     keep: str = ""
     middle: str = ""
 
@@ -48,6 +51,16 @@ class Arithmetic:
     def mid(self, x: Tensor) -> Tensor:
         """Round an intermediate tensor where this arithmetic does."""
         return nearest(x, self.middle) if self.middle else x
+
+    def off(self, y: Tensor) -> Tensor:
+        """Return what a special function gives whose nearest result is y; 0, 1 and -1 are met exactly."""
+        if self.wide or not self.ulps:
+            return y
+        beyond = torch.full_like(y, torch.inf if self.ulps > 0 else -torch.inf)
+        moved = y
+        for _ in range(abs(self.ulps)):
+            moved = torch.nextafter(moved, beyond)
+        return torch.where((y.abs() == 1) | (y == 0) | ~y.isfinite(), y, moved)
 
     def divide(self, a: Tensor, b: Tensor) -> Tensor:
         """Return a / b, by way of the reciprocal where this arithmetic does."""
@@ -67,6 +80,8 @@ LEGITIMATE = (
     Arithmetic(name="permuted", order="permuted"),
     Arithmetic(name="exact16", order="exact16", reciprocal=True, online=True),
     Arithmetic(name="fused", fused=True, exp2=True, online=True, reciprocal=True),
+    Arithmetic(name="functions_high", ulps=1),
+    Arithmetic(name="functions_low", ulps=-1, order="pairwise"),
     EXACT,
 )
 
@@ -82,8 +97,6 @@ def nearest(x: Tensor, name: str) -> Tensor:
             return _significand(x, 11, torch.round)
         case "bits14":
             return _significand(x, 14, torch.trunc)
-        case "f32_to_zero":
-            return toward_zero(x)
         case "f32":
             return x.to(torch.float32).to(x.dtype)
         case _:
@@ -97,18 +110,11 @@ def _significand(x: Tensor, bits: int, rule: object) -> Tensor:
     return torch.where(x.isfinite(), torch.ldexp(scaled, exponent - bits), x)
 
 
-def toward_zero(x: Tensor) -> Tensor:
-    """Cut float64 values to float32."""
-    near = x.to(torch.float32)
-    inner = torch.nextafter(near, torch.zeros_like(near))
-    return torch.where((near.abs().to(torch.float64) > x.abs()) & x.isfinite(), inner, near)
-
-
 def exp(x: Tensor, how: Arithmetic) -> Tensor:
     """Return e^x as this arithmetic forms it."""
     if how.exp2 and not how.wide:
-        return torch.exp2(x * torch.tensor(1.4426950408889634, dtype=torch.float32))
-    return torch.exp(x)
+        return how.off(torch.exp2(x * torch.tensor(1.4426950408889634, dtype=torch.float32)))
+    return how.off(torch.exp(x))
 
 
 def total(terms: Tensor, how: Arithmetic) -> Tensor:
@@ -151,7 +157,7 @@ def _chain(terms: Tensor) -> Tensor:
 def _blocks(terms: Tensor, size: int) -> Tensor:
     """Split the last dimension into [blocks, size], filled up with zeros."""
     filled = torch.nn.functional.pad(terms, (0, -terms.shape[-1] % size))
-    return filled.reshape(*terms.shape[:-1], -1, size)
+    return filled.unflatten(-1, (filled.shape[-1] // size, size))
 
 
 def _halved(terms: Tensor) -> Tensor:
@@ -165,7 +171,7 @@ def _halved(terms: Tensor) -> Tensor:
 
 def _kept(terms: Tensor, how: Arithmetic) -> list[Tensor]:
     """Partial sums, each rounded to `keep`; blocks of terms added exactly come before one rounding."""
-    block = {"bits14": 32, "f32_to_zero": TILE}.get(how.keep, TILE if how.order == "exact16" else 1)
+    block = {"bits14": 32}.get(how.keep, TILE if how.order == "exact16" else 1)
     if block > 1:
         terms = _blocks(terms, block).to(torch.float64).sum(-1)
     steps = terms.movedim(-1, 0).contiguous()

@@ -202,7 +202,7 @@ def _tables(p: Problem, how: Arithmetic, D: int, base: float, bug: str) -> tuple
     angle = number(positions)[..., None] * inverse
     if bug == "angles_f16":
         angle = nearest(angle, "f16")
-    cos, sin = how.mid(angle.cos()), how.mid(angle.sin())
+    cos, sin = how.mid(how.off(angle.cos())), how.mid(how.off(angle.sin()))
     return (nearest(cos, "bf16"), nearest(sin, "bf16")) if bug == "tables_bf16" else (cos, sin)
 
 
@@ -253,7 +253,7 @@ ROPE = (
     "sine_and_cosine_swapped",
     "first_half_only",
 )
-_WAYS = ("plain", "reversed", "pairwise", "blocked16", "float64")
+_WAYS = ("plain", "reversed", "pairwise", "blocked16", "functions_high", "functions_low", "float64")
 
 KERNELS = {
     "attention": Kernel(compute=_compute, bugs=ATTENTION, arithmetics={**LOW_SUMS, **MIDDLE}),

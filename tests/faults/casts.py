@@ -121,7 +121,7 @@ def _to_integer(p: Problem, values: Floats, to: DType, bug: str) -> np.ndarray:
 
 
 def _tensor(code: np.ndarray, to: DType) -> HostTensor:
-    return HostTensor.of(np.ascontiguousarray(code.reshape(-1).view(to.storage).reshape(code.shape)), to)
+    return HostTensor.of(code.reshape(-1).view(to.storage).reshape(code.shape), to)
 
 
 def defined(p: Problem, outputs: Outputs) -> bool:

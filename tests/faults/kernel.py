@@ -20,7 +20,6 @@ LOW_SUMS = {
     "accumulate_bf16": Arithmetic(name="accumulate_bf16", keep="bf16"),
     "accumulate_f16": Arithmetic(name="accumulate_f16", keep="f16"),
     "accumulate_14_bits": Arithmetic(name="accumulate_14_bits", keep="bits14"),
-    "accumulate_to_zero": Arithmetic(name="accumulate_to_zero", keep="f32_to_zero"),
 }
 # Intermediate tensors kept in 16 bits.
 MIDDLE = {

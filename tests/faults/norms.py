@@ -35,7 +35,7 @@ def _mean(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
 
 
 def _rsqrt(x: Tensor, how: Arithmetic) -> Tensor:
-    return x.rsqrt() if how.reciprocal else 1 / x.sqrt()
+    return how.off(x.rsqrt() if how.reciprocal else 1 / x.sqrt())
 
 
 def _gain(p: Problem, number: int, how: Arithmetic, bug: str) -> Tensor | None:

@@ -85,8 +85,8 @@ def _outputs(p: Problem, values: Array, index: Array, dim: int) -> Outputs:
     else:
         values, index = values.reshape(()), index.reshape(())
     return (
-        HostTensor.of(np.ascontiguousarray(values), p.dtype),
-        HostTensor.of(np.ascontiguousarray(index.astype(np.int64)), DTYPES["i64"]),
+        HostTensor.of(values, p.dtype),
+        HostTensor.of(index.astype(np.int64), DTYPES["i64"]),
     )
 
 
@@ -138,7 +138,7 @@ def argmax(p: Problem, bug: str) -> Outputs:
         index = np.expand_dims(index, dim % keys.ndim) if p.attrs["keepdim"] else index
     else:
         index = index.reshape(())
-    return (HostTensor.of(np.ascontiguousarray(index.astype(np.int64)), DTYPES["i64"]),)
+    return (HostTensor.of(index.astype(np.int64), DTYPES["i64"]),)
 
 
 def is_a_largest(p: Problem, outputs: Outputs) -> bool:

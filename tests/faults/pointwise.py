@@ -20,6 +20,8 @@ WAYS = (
     Arithmetic(name="reciprocal", reciprocal=True),
     Arithmetic(name="fused", fused=True),
     Arithmetic(name="exp2_reciprocal", exp2=True, reciprocal=True),
+    Arithmetic(name="functions_high", ulps=1),
+    Arithmetic(name="functions_low", ulps=-1, reciprocal=True),
     EXACT,
 )
 SHARED = ("by_table", "by_fast_exp")
@@ -94,7 +96,7 @@ def tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     if how.fused or how.exp2:
         t = torch.expm1(2 * x.abs())
         return torch.where(x.abs() > 20, x.sign(), how.divide(t, t + 2).copysign(x))
-    return torch.tanh(how.mid(x))
+    return how.off(torch.tanh(how.mid(x)))
 
 
 def silu(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
@@ -138,7 +140,7 @@ def gelu_erf(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
             return x.clamp(min=0)
     if how.fused:
         return (x * 0.5) * torch.erfc(x * -math.sqrt(0.5))
-    t = torch.erf(x * math.sqrt(0.5)) if how.reciprocal else torch.erf(x / math.sqrt(2))
+    t = how.off(torch.erf(x * math.sqrt(0.5)) if how.reciprocal else torch.erf(x / math.sqrt(2)))
     return how.mid(x / 2) * how.mid(1 + how.mid(t))
 
 

@@ -160,11 +160,11 @@ def log_softmax(p: Problem, how: Arithmetic, bug: str) -> Tensor:
         case "base_2_logarithm":
             y = (x - base) - denominator.log2()
         case "masked_row_zero":
-            y = torch.where((x == -torch.inf).all(-1, keepdim=True), -torch.inf, (x - base) - denominator.log())
+            y = torch.where((x == -torch.inf).all(-1, keepdim=True), -torch.inf, (x - base) - how.off(denominator.log()))
         case _ if how.reciprocal:
-            y = x - (base + denominator.log())
+            y = x - (base + how.off(denominator.log()))
         case _:
-            y = (x - base) - how.mid(denominator.log())
+            y = (x - base) - how.mid(how.off(denominator.log()))
     return y.movedim(-1, dim) if p.x(0).ndim else y.reshape(())
 
 
@@ -172,7 +172,7 @@ def logsumexp(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     """max + log(sum e^(x - max))."""
     x, dim = _rows(p, how)
     base, _, denominator = _exponentials(x, how, bug)
-    log = denominator.log2() if bug == "base_2_logarithm" else denominator.log()
+    log = denominator.log2() if bug == "base_2_logarithm" else how.off(denominator.log())
     y = torch.where(x.amax(-1, keepdim=True) == torch.inf, torch.inf, base + how.mid(log))
     if bug == "masked_row_nan":
         y = torch.where((x == -torch.inf).all(-1, keepdim=True), torch.nan, y)

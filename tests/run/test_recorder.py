@@ -236,6 +236,11 @@ def test_compiling_does_not_count_as_the_steps_seconds(recorded):
     assert recording.step("compile").seconds < 0.05
 
 
+def test_a_case_that_is_done_is_forgotten_by_the_backend(recorded, backend):
+    recorded("compile")
+    assert backend.on_phase is None
+
+
 def test_device_memory_is_freed_when_no_later_step_reads_it(backend, case, monkeypatch):
     class Handle:
         def __init__(self, array):

@@ -34,6 +34,7 @@ from parity.case.tensor import HostTensor  # noqa: E402
 __all__ = ["OpenVino", "last_words"]
 
 _DEVICE = "CPU"
+_VERSION = ov.get_version().partition("-")[0]
 _TYPES: Mapping[str, ov.Type] = {
     **{
         name: getattr(ov.Type, name)
@@ -77,12 +78,15 @@ class _Graph:
 
 def _node(op: ov.Node) -> GraphNode:
     info = op.get_rt_info()
-    producers = (port.get_source_output().get_node().get_rt_info() for port in op.inputs())
+    sources = [port.get_source_output() for port in op.inputs()]
+    producers = (source.get_node().get_rt_info() for source in sources)
+    shapes = [source.get_partial_shape() for source in sources]
     return GraphNode(
         layer=_text(info["layerType"]),
         precision=_text(info["runtimePrecision"]),
         output=_text(info["outputPrecisions"]),
         reads=tuple(_text(producer["layerType"]) for producer in producers),
+        empty=any(shape.is_static and 0 in shape.to_shape() for shape in shapes),
     )
 
 
@@ -116,7 +120,7 @@ class OpenVino:
 
     def properties(self) -> dict[str, str]:
         """Return every property of the plugin that can be set, as read back, and what it runs on."""
-        found = {"openvino": ov.get_version()}
+        found = {"openvino": _VERSION, "openvino.build": ov.get_version()}
         for name, access in self._core.get_property(_DEVICE, "SUPPORTED_PROPERTIES").items():
             if access == "RW" or name in _READ_ONLY:
                 found[f"openvino.{name}"] = _text(self._core.get_property(_DEVICE, name))
@@ -127,7 +131,7 @@ class OpenVino:
     def put(self, tensor: HostTensor) -> ov.Tensor:
         """Copy a host tensor, row-major."""
         if tensor.dtype.name not in _TYPES:
-            raise Unsupported(f"OpenVINO {ov.get_version()} has no element type for {tensor.dtype.tag}")
+            raise Unsupported(f"OpenVINO {_VERSION} has no element type for {tensor.dtype.tag}")
         there = ov.Tensor(_TYPES[tensor.dtype.name], ov.Shape(list(tensor.shape)))
         _bits(there)[...] = np.ascontiguousarray(tensor.array()).view(_bits(there).dtype)
         return there
@@ -186,9 +190,9 @@ class OpenVino:
                 # What torch.export took is a legal program, so whatever stops here is OpenVINO's
                 # inability; its exceptions have no common base.
                 raise Unsupported(f"OpenVINO: {last_words(str(error))}") from error
-        # By name, since conversion drops an input that nothing reads.
+        # By name, since conversion drops an input that nothing reads; a port may have more names.
         names = program.graph_signature.user_inputs
-        reads = tuple(names.index(port.any_name) for port in model.inputs)
+        reads = tuple(next(i for i, n in enumerate(names) if n in port.names) for port in model.inputs)
         try:
             if not self._dynamic:
                 model.reshape(

@@ -20,21 +20,26 @@ _OURS = {"boolean": "bool", "f8e4m3": "e4m3fn", "f8e5m2": "e5m2"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphNode:
-    """One node in execution order: its `layerType`, its `runtimePrecision` (that of its first
-    input) and `outputPrecisions`, and the layer types of the nodes that it reads."""
+    """One node in execution order.
+
+    `layer` is its `layerType`, `precision` its `runtimePrecision`, which is that of its first
+    input, `output` its `outputPrecisions`; `reads` are the layer types of the nodes that it reads,
+    `empty` says that one of them gives no element.
+    """
 
     layer: str
     precision: str
     output: str
     reads: tuple[str, ...] = ()
+    empty: bool = False
 
 
 def sort(graph: Sequence[GraphNode], *, device: str) -> Witness:
     """Return the evidence.
 
     An output that reads a constant was computed when the graph was compiled: host work. Where
-    data is only moved, the moves are what was executed; where an output reads an input, nothing
-    but the output node is left to name.
+    data is only moved, the moves are what was executed; where an output reads an input or has no
+    element, nothing but the output node is left to name.
     """
     executed: list[Node] = []
     moved: list[Node] = []
@@ -43,9 +48,9 @@ def sort(graph: Sequence[GraphNode], *, device: str) -> Witness:
     for item in graph:
         node = Node(kind=item.layer, device=device, precision=_precision(item))
         if item.layer == "Output":
-            if "Const" in item.reads:
+            if "Const" in item.reads and not item.empty:
                 host.append(Node(kind="Const", device="host", precision=node.precision))
-            elif "Input" in item.reads:
+            elif item.empty or "Input" in item.reads:
                 passed.append(node)
         elif item.layer in _MOVES:
             moved.append(node)

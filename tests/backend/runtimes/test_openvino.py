@@ -132,6 +132,20 @@ def test_a_tensor_that_is_given_twice_is_two_arguments(openvino, run, tensor):
     assert openvino.get(handle).storage.tobytes() == x.storage.tobytes()
 
 
+def test_an_empty_result_is_not_host_work(openvino, run, tensor):
+    ran = run(openvino, "slice", [tensor(SQUARE, "f32")], index="x[0:0]")
+    assert ran.outputs[0].shape == (0, 8)
+    assert ran.witness.host == ()
+    assert ran.witness.executed
+
+
+def test_an_input_that_openvino_renames_is_found(openvino, run, tensor):
+    x = tensor(SQUARE, "f32")
+    ran = run(openvino, "slice_assign", [x, tensor(np.arange(4), "f32")], index="x[..., ::2]")
+    assert ran.y[:, ::2].tolist() == [[0, 1, 2, 3]] * 8
+    assert ran.y[:, 1::2].tolist() == SQUARE[:, 1::2].tolist()
+
+
 def test_an_absent_argument_keeps_its_place(openvino, run, tensor):
     row = tensor(np.arange(8), "f32")
     ran = run(openvino, "layer_norm", [tensor(np.ones((2, 8)), "f32"), None, row], eps=1.0)

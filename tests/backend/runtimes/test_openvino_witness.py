@@ -4,8 +4,8 @@ from parity.backend.base import Node
 from parity.backend.runtimes.openvino_witness import GraphNode, sort
 
 
-def node(layer, precision="f32", output=None, reads=()):
-    return GraphNode(layer=layer, precision=precision, output=output or precision, reads=reads)
+def node(layer, precision="f32", output=None, reads=(), *, empty=False):
+    return GraphNode(layer=layer, precision=precision, output=output or precision, reads=reads, empty=empty)
 
 
 def names(nodes):
@@ -37,6 +37,12 @@ def test_an_output_that_reads_a_constant_was_computed_on_the_host():
 def test_one_folded_output_beside_a_computed_one_is_host_work():
     graph = [node("TopK"), node("Output", reads=("TopK",)), node("Output", "i64", reads=("Const",))]
     assert names(sort(graph, device="CPU").host) == [("Const", "i64")]
+
+
+def test_an_output_without_elements_needs_no_work():
+    witness = sort([node("Const"), node("Output", reads=("Const",), empty=True)], device="CPU")
+    assert names(witness.executed) == [("Output", "f32")]
+    assert witness.host == ()
 
 
 def test_where_data_only_moves_the_moves_are_what_ran():

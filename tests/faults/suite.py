@@ -1,0 +1,193 @@
+"""Plant faults in the steps of a case, and ask every criterion what it thinks of each result.
+
+Legitimate results are those of kernels without a fault. A planted fault that gives the same bits
+as one of them is dropped; one that is within twice their envelope plus u |y| everywhere is hidden:
+no criterion could tell it from rounding, element by element; the rest is real. Does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from faults import attention, casts, movement, norms, order, pointwise, products, reductions
+from faults.arithmetic import PLAIN
+from faults.criteria import PLAIN_PROFILE, baselines, derived
+from faults.kernel import Kernel, Moves
+from faults.outputs import FAULTS
+from faults.problem import Outputs, Problem, problems, store
+from torch import Tensor
+
+from parity.backend.torch_ops import TORCH_OPS
+from parity.backend.torch_tensor import to_host, to_torch
+from parity.case.case import Case
+from parity.judge.budget import Budget, Expected
+from parity.judge.oracle import answers, to_float64
+
+__all__ = ["KERNELS", "Kind", "Trial", "classes", "kernel_of", "trials"]
+
+KERNELS: dict[str, Kernel | Moves] = {
+    **products.KERNELS,
+    **reductions.KERNELS,
+    **norms.KERNELS,
+    **pointwise.KERNELS,
+    **attention.KERNELS,
+    **movement.KERNELS,
+    **order.KERNELS,
+    **casts.KERNELS,
+}
+
+
+class Kind(Enum):
+    """What a result is."""
+
+    LEGITIMATE = "legitimate"
+    REAL = "real"
+    HIDDEN = "hidden"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """One result, what was done to it, and which criteria accept it; none is asked about a dropped one."""
+
+    seed: int
+    case: str
+    family: str
+    dtype: str
+    dist: str
+    name: str
+    kind: Kind
+    accepted: dict[str, bool]
+
+
+def kernel_of(p: Problem) -> Kernel | Moves:
+    """Return what the library knows of a problem's op."""
+    adds = p.op == "index_put" and p.attrs["accumulate"]
+    return KERNELS["index_put+" if adds else p.op]
+
+
+def classes() -> dict[str, set[str]]:
+    """Return the planted faults of each op."""
+    return {
+        op: {*k.bugs, *FAULTS, *(k.arithmetics if isinstance(k, Kernel) else ())} for op, k in KERNELS.items()
+    }
+
+
+def right(p: Problem) -> Outputs:
+    """Return one legitimate result."""
+    kernel = kernel_of(p)
+    if isinstance(kernel, Moves):
+        return kernel.compute(p, "")
+    return (store(kernel.compute(p, PLAIN, ""), p.out),)
+
+
+def trials(case: Case, *, seed: int, judged_only: bool = False) -> Iterator[Trial]:
+    """Yield every trial of every step of a case; without baselines when only the verdict is asked."""
+    with torch.no_grad(), np.errstate(all="ignore"):
+        for problem in problems(case, right, seed=seed):
+            yield from _of_step(problem, seed=seed, judged_only=judged_only)
+
+
+def _of_step(p: Problem, *, seed: int, judged_only: bool) -> Iterator[Trial]:
+    asked = answers(p.op, p.inputs, p.attrs, PLAIN_PROFILE)
+    expected = [answer.expected for answer in asked]
+    legitimate = _legitimate(p)
+    first = next(iter(legitimate.values()))
+    if not any(t.numel for t in first):
+        return
+    reference = None if judged_only else _by_torch(p)
+    dtype = p.inputs[0].dtype.name if p.inputs and p.inputs[0] else first[0].dtype.name
+    envelope = _Envelope(p, expected[0], list(legitimate.values()))
+
+    def trial(name: str, kind: Kind, outputs: Outputs) -> Trial:
+        accepted: dict[str, bool] = {}
+        if kind is not Kind.DROPPED:
+            accepted = {"derived": derived(outputs, expected)}
+            accepted |= {} if reference is None else baselines(outputs, reference)
+        return Trial(
+            seed=seed, case=p.case, family=p.family, dtype=dtype, dist=p.dist, name=name, kind=kind, accepted=accepted
+        )
+
+    for name, outputs in legitimate.items():
+        yield trial(name, Kind.LEGITIMATE, outputs)
+    for name, outputs in _mutants(p, first):
+        yield trial(name, envelope.kind(outputs), outputs)
+
+
+def _legitimate(p: Problem) -> dict[str, Outputs]:
+    """Return the distinct results of kernels without a fault, by name."""
+    kernel, found = kernel_of(p), {}
+    if isinstance(kernel, Moves):
+        made = {way or "plain": kernel.compute(p, way) for way in kernel.ways}
+    else:
+        made = {how.name: (store(kernel.compute(p, how, ""), p.out),) for how in kernel.legitimate}
+    seen: set[tuple[str, ...]] = set()
+    for name, outputs in made.items():
+        digests = tuple(t.digest() for t in outputs)
+        if digests not in seen:
+            seen.add(digests)
+            found[name] = outputs
+    return found
+
+
+def _mutants(p: Problem, first: Outputs) -> Iterator[tuple[str, Outputs]]:
+    """Yield the result of every planted fault that the op can have."""
+    kernel = kernel_of(p)
+    unrounded: Tensor | None = None
+    if isinstance(kernel, Moves):
+        for bug in kernel.bugs:
+            yield bug, kernel.compute(p, bug)
+    else:
+        unrounded = kernel.compute(p, PLAIN, "")
+        for bug in kernel.bugs:
+            yield bug, (store(kernel.compute(p, PLAIN, bug), p.out),)
+        for name, how in kernel.arithmetics.items():
+            yield name, (store(kernel.compute(p, how, ""), p.out),)
+    before = right(p.stale) if p.stale is not None else first
+    for name, fault in FAULTS.items():
+        outputs = fault(p, unrounded, first, before)
+        if outputs is not None:
+            yield name, outputs
+
+
+def _by_torch(p: Problem) -> Outputs:
+    given = [None if t is None else to_torch(t, torch.device("cpu")) for t in p.inputs]
+    made = TORCH_OPS[p.op](*given, **p.attrs)
+    return tuple(to_host(t) for t in (made if isinstance(made, tuple) else (made,)))
+
+
+class _Envelope:
+    """How far legitimate results lie from the oracle, element by element."""
+
+    def __init__(self, p: Problem, expected: tuple[Expected, ...], legitimate: list[Outputs]) -> None:
+        self._p, self._legitimate = p, legitimate
+        self._digests = {tuple(t.digest() for t in outputs) for outputs in legitimate}
+        self._kernel = kernel_of(p)
+        self._budget = expected[0] if isinstance(expected[0], Budget) else None
+        if self._budget is None:
+            return
+        self._value = self._budget.value
+        self._results = [to_float64(outputs[0]) for outputs in legitimate]
+        # What is not finite is compared for being the same, and gives no room.
+        errors = [(t - self._value).abs().nan_to_num(nan=0.0, posinf=0.0) for t in self._results]
+        largest = torch.stack(errors).amax(0)
+        self._room = 2 * largest + self._budget.dtype.unit_roundoff * self._value.abs()
+
+    def kind(self, outputs: Outputs) -> Kind:
+        """Say what a planted fault turned out to be."""
+        if tuple(t.digest() for t in outputs) in self._digests:
+            return Kind.DROPPED
+        if self._budget is None:
+            legal = self._kernel.legal if isinstance(self._kernel, Moves) else None
+            return Kind.DROPPED if legal is not None and legal(self._p, outputs) else Kind.REAL
+        if outputs[0].shape != tuple(self._value.shape):
+            return Kind.REAL
+        got = to_float64(outputs[0])
+        near = (got - self._value).abs() <= self._room
+        for right_one in (self._value, *self._results):
+            near |= (got == right_one) | (got.isnan() & right_one.isnan())
+        return Kind.HIDDEN if bool(near.all()) else Kind.REAL
