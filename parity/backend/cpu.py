@@ -91,7 +91,7 @@ class CpuBackend:
 
     def provenance(self) -> Mapping[str, str]:
         """Versions, the processor, and every numeric switch as read back."""
-        return {**self._switches.identity(), **self._switches.read_back()}
+        return {"flavour": self.flavour, **self._switches.identity(), **self._switches.read_back()}
 
     def profile(self) -> Profile:
         """What `cpu_profile` declares."""

@@ -89,6 +89,14 @@ class Question:
         declared = self.profile.fact("accumulates_in", op=self.op, dtype=self.dtype)
         return Accumulator(dtype=named(declared.value)) if declared else self.profile.accumulator
 
+    def ulps(self, function: str) -> float:
+        """Return the largest error of a function in last places of the accumulator.
+
+        The profile's, else that of the OpenCL full profile (OpenCL C specification, "Relative error
+        as ULPs") for tanh and log; exp is held to 2, which every library that we know keeps.
+        """
+        return self.profile.ulps.get(function, {"exp": 2.0, "log": 3.0, "tanh": 5.0}[function])
+
     def unit_of(self, fact: str) -> float:
         """Return the unit roundoff of the dtype that a declared fact names, 0 when not declared."""
         declared = self.profile.fact(fact, op=self.op, dtype=self.dtype)

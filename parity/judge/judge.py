@@ -133,6 +133,8 @@ def _unjudgeable(
         return f"op '{record.op}' is not known to this version"
     if (record.op, dict(record.attrs)) != (step.op, dict(step.attrs)):
         return "recorded with another op or attributes than the case has"
+    if any(tuple(ref.name for ref in run) != step.outputs for run in (record.outputs, *record.repeats)):
+        return "recorded other outputs than the case names"
     if len(record.inputs) != len(step.inputs):
         return f"recorded with {len(record.inputs)} inputs, the case has {len(step.inputs)}"
     for name, ref in zip(step.inputs, record.inputs, strict=True):

@@ -125,7 +125,7 @@ def _flips(got: Tensor, value: Tensor, budget: Budget, where: Tensor | None) -> 
         hard, expected = hard[where], expected[where]
     share = 2 * torch.minimum(hard, 3 * expected) / _ulp(value, budget.dtype)
     if budget.flush:
-        share = torch.where(value.abs() < budget.dtype.min_normal, 1.0, share)
+        share = torch.where((value.abs() < budget.dtype.min_normal) & (rounded != 0), 1.0, share)
     mu = float(share.nan_to_num(nan=0.0).clamp(max=1).sum())
     slope, spread, base = FLIPS
     return flips, int(slope * mu + spread * math.sqrt(mu) + base)

@@ -46,10 +46,10 @@ _AGAIN = "Record the case again, or copy the file again from where it was record
 def write(recording: Recording, path: Path, *, trailer: bool = True) -> str:
     """Write a file that `read` accepts, whole or not at all, and return the digest of its content.
 
-    Equal recordings give equal bytes. With a trailer the file proves itself; without one, its
-    digest must be kept elsewhere, as a manifest does. Raises GoldenError when the path cannot be
-    written, and ValueError when the recording contradicts itself, such as by a tensor whose memory
-    changed after its digest was taken.
+    Equal recordings give equal bytes, from one version of pyarrow. With a trailer the file proves
+    itself; without one, its digest must be kept elsewhere, as a manifest does. Raises GoldenError
+    when the path cannot be written, and ValueError when the recording contradicts itself, such as
+    by a tensor whose memory changed after its digest was taken.
     """
     with replacing(path) as file:
         _write_content(recording, file)

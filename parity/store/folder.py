@@ -126,7 +126,8 @@ class Store:
     def kind(self) -> Kind:
         """Backend and setting of the recordings; of the first readable one when they are loose."""
         if self._kind is None:
-            self._kind = Kind.of(self._any().environment)
+            self._check_kind(self._any(), self.path)
+        assert self._kind is not None
         return self._kind
 
     def environment(self) -> Mapping[str, str]:
@@ -183,7 +184,10 @@ class Store:
         return recording
 
     def _check_kind(self, recording: Recording, path: Path) -> None:
-        kind = Kind.of(recording.environment)
+        try:
+            kind = Kind.of(recording.environment)
+        except UsageError as error:
+            raise GoldenError(f"{path}: {error}. Record it with the name of a backend") from None
         self._kind = self._kind or kind
         if kind != self._kind:
             raise GoldenError(

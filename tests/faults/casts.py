@@ -38,7 +38,7 @@ def _read(p: Problem, dtype: DType, bug: str) -> Floats:
         near = raw.astype(np.float64)
         if bug == "through_float":
             return raw.astype(np.float32).astype(np.float64)
-        if dtype.kind is Kind.INT and dtype.bits == 64:
+        if dtype.kind is Kind.INT and dtype.bits == 64 and p.attrs["to"] != "f64":
             back = np.array([int(v) for v in near.reshape(-1)], object).reshape(raw.shape)
             lost = back != raw.astype(object)
             below = np.where(np.abs(back) > np.abs(raw.astype(object)), np.nextafter(near, 0.0), near)

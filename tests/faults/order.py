@@ -52,7 +52,7 @@ def _ranked(p: Problem, bug: str) -> Outputs:
     """topk and sort."""
     keys, dim = _keys(p, bug)
     descending = bool(p.attrs["largest" if p.op == "topk" else "descending"]) != (bug == "other_direction")
-    last_first = bug in {"last", "not_stable"}
+    last_first = (bug == "last" and not p.attrs.get("stable")) or bug == "not_stable"
     order = _order(keys, descending=descending, last_first=last_first)
     n = keys.shape[-1]
     k = p.integer("k") if p.op == "topk" else n

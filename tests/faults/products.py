@@ -34,7 +34,7 @@ def product(p: Problem, a: Tensor, b: Tensor, how: Arithmetic, bug: str) -> Tens
     at = K // 2 // tile * tile
     match bug:
         case "dropped_k_tile":
-            kept = torch.tensor([not at <= k < at + tile for k in range(K)])
+            kept = torch.tensor([not at <= k < at + tile for k in range(K)], dtype=torch.bool)
             a, b = a[..., kept], b[..., kept, :]
         case "dropped_k_tail":
             a, b = a[..., : K - tail], b[..., : K - tail, :]

@@ -32,8 +32,8 @@ def _positions(x: Tensor, bug: str) -> Tensor:
             return x[..., : n - tail]
         case "tail_twice":
             return torch.cat((x, x[..., n - tail :]), -1)
-        case "reads_past_end" if x.ndim > 1:
-            flat = x.reshape(-1, n)
+        case "reads_past_end" if x.ndim > 1 and n:
+            flat = x.reshape(x.shape[:-1].numel(), n)
             return torch.cat((flat, flat.roll(-1, 0)[:, :1]), -1).reshape(*x.shape[:-1], n + 1)
     return x
 
@@ -51,10 +51,18 @@ def reduce_sum(p: Problem, how: Arithmetic, bug: str) -> Tensor:
                 n = max(n - 1, 1)
             case "sum_rounded" if p.out.bits == 16:
                 y = nearest(y, p.out.name)
-        y = y * (1 / n) if how.reciprocal else y / n
+        y = y * (1 / n) if how.reciprocal and n else y / n
     if p.attrs["keepdim"] and p.x(0).ndim:
         return y.unsqueeze(-1).movedim(-1, dim)
     return y if p.x(0).ndim else y.reshape(())
+
+
+def _reduced(p: Problem) -> list[int]:
+    shape = list(p.x(0).shape)
+    shape[p.integer("dim")] = 1
+    if not p.attrs["keepdim"]:
+        del shape[p.integer("dim")]
+    return shape
 
 
 def cumsum(p: Problem, how: Arithmetic, bug: str) -> Tensor:
@@ -169,8 +177,10 @@ def log_softmax(p: Problem, how: Arithmetic, bug: str) -> Tensor:
 
 
 def logsumexp(p: Problem, how: Arithmetic, bug: str) -> Tensor:
-    """max + log(sum e^(x - max))."""
+    """max + log(sum e^(x - max)); of nothing, -inf."""
     x, dim = _rows(p, how)
+    if not x.shape[-1]:
+        return total(x, how).log().reshape(_reduced(p))
     base, _, denominator = _exponentials(x, how, bug)
     log = denominator.log2() if bug == "base_2_logarithm" else how.off(denominator.log())
     y = torch.where(x.amax(-1, keepdim=True) == torch.inf, torch.inf, base + how.mid(log))

@@ -88,6 +88,14 @@ def test_every_tensor_begins_at_a_multiple_of_64_bytes(tmp_path, recording_of, t
             assert content[at + 64 * i :].startswith(one.storage.tobytes() + bytes(64 - one.nbytes))
 
 
+def test_another_buffer_as_long_as_the_data_is_not_taken_for_it(tmp_path, recording_of, tensor):
+    """Seven rows have 8 offsets of 8 bytes, and 64 bytes of data in all."""
+    empty = [tensor(np.zeros((0, n)), "f32") for n in range(6)]
+    recording = recording_of(*empty, tensor(range(8), "f64"))
+    arrow.write(recording, tmp_path / "a")
+    assert same(arrow.read(tmp_path / "a"), recording)
+
+
 def test_equal_recordings_give_equal_bytes(example, written):
     turned = replace(example, tensors=dict(reversed(example.tensors.items())))
     first = written.read_bytes()
@@ -129,6 +137,12 @@ def test_neither_writing_nor_reading_copies_large_tensors(tmp_path, recording_of
     after_read = anonymous_bytes()
     assert [t.nbytes for t in found.tensors.values()] == [2**26, 2**26]
     assert after_write - before < 2**24 and after_read - after_write < 2**24
+
+
+def test_who_reads_a_file_keeps_it_when_another_takes_its_place(example, written, recording_of, tensor):
+    found = arrow.read(written)
+    arrow.write(recording_of(tensor(range(1000), "f64")), written)
+    assert same(found, example)
 
 
 def leftovers(folder):

@@ -123,10 +123,11 @@ def test_two_runs_in_sequence_add_to_one_set(tmp_path, add, case, record):
     assert found.environment == {"torch": "2.13.0 | 2.14.0", "threads": "1"}
 
 
-def test_an_equal_recording_is_no_change(tmp_path, add, case, record):
+def test_an_equal_recording_is_no_change(tmp_path, add, case, record, monkeypatch):
     one = case()
     add(tmp_path, record(one, seconds=0.5))
     before = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
+    monkeypatch.setattr(folder, "_today", lambda: "2026-11-21")
     assert add(tmp_path, record(one, seconds=0.7), reason="again") == [False]
     assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
     assert Store.open(tmp_path).load(one).steps[0].seconds is None
@@ -210,7 +211,8 @@ def test_loose_recordings_are_a_reference_too(tmp_path, case, record):
     one = case(path="engine/prefill/deep", rows="7")
     arrow.write(record(one, seconds=0.5), recording_path(tmp_path / "run", one.id))
     (tmp_path / "run" / "journal.txt").touch()
-    (tmp_path / "run" / "not a case.arrow").touch()
+    for name in ("not a case.arrow", "rows=8", "rows=9.arrow.part", "rows=1,a=2.arrow", "default"):
+        (tmp_path / "run" / "engine" / "prefill" / name).touch()
     shutil.copytree(tmp_path / "run", tmp_path / "copied")
     store = Store.open(tmp_path / "copied")
     assert [str(found) for found in store.cases()] == ["engine/prefill/deep:rows=7"]
@@ -258,12 +260,19 @@ def test_a_recording_of_another_revision_is_refused(tmp_path, add, case, record,
     else:
         add(tmp_path, record(one))
     store = Store.open(tmp_path)
-    store.cases()
     store.load(one)
     assert refusal(GoldenError, store.load, now) == (
         f"{path}: was recorded from another revision of this case, {one.revision}; "
         f"it is {now.revision} now. {again(one)}"
     )
+
+
+def test_a_golden_that_is_outdated_and_damaged_is_said_to_be_outdated(tmp_path, add, case, record):
+    """Restoring the file would not help."""
+    add(tmp_path, record(case()))
+    recording_path(tmp_path, case().id).unlink()
+    with pytest.raises(GoldenError, match="was recorded from another revision of this case"):
+        Store.open(tmp_path).load(case(dist="uniform"))
 
 
 def test_a_manifest_that_claims_another_revision_than_the_file_is_refused(tmp_path, add, case, record):
@@ -452,10 +461,13 @@ def test_a_flavour_that_the_backend_learned_is_taken_from_its_provenance(tmp_pat
 
 
 def test_a_flavour_that_leads_elsewhere_is_refused(tmp_path, add, case, record):
-    assert refusal(UsageError, add, tmp_path / "set", record(case(), backend="cpu/..")) == (
-        "'cpu/..': flavour '..' cannot name a folder"
-    )
+    odd = record(case(), backend="cpu/..")
+    says = "'cpu/..': flavour '..' cannot name a folder. Record it with the name of a backend"
+    path = recording_path(tmp_path / "set", case().id)
+    assert refusal(GoldenError, add, tmp_path / "set", odd) == f"{path}: {says}"
     assert not (tmp_path / "set").exists()
+    arrow.write(odd, path)
+    assert refusal(GoldenError, Store.open(tmp_path / "set").load, case()) == f"{path}: {says}"
 
 
 def test_a_set_that_cannot_be_written_is_reported(tmp_path, add, case, record):

@@ -56,8 +56,10 @@ def test_attributes_keep_their_exact_types(document):
 
 def test_neither_the_order_of_tensors_nor_of_names_changes_the_document(example):
     provenance = dict(reversed(example.environment.provenance.items()))
+    first, *others = example.steps
     turned = replace(
         example,
+        steps=(replace(first, attrs=dict(reversed(first.attrs.items()))), *others),
         tensors=dict(reversed(example.tensors.items())),
         environment=replace(example.environment, provenance=provenance),
     )

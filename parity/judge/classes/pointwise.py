@@ -35,7 +35,7 @@ def _flushed(q: Question) -> float:
 def exp(q: Question) -> tuple[Expected, ...]:
     """y = e^x: H = y u (2 |x| + 4); 2 |x| pays for exp2(x log2 e) with a rounded product. sigma = H/4."""
     value = q.x.exp()
-    hard = value * q.accumulator.unit * (2 * q.x.abs() + 4) + _flushed(q)
+    hard = value * q.accumulator.unit * (2 * q.x.abs() + 2 * q.ulps("exp")) + _flushed(q)
     return _budget(q, value, torch.where(value == 0, _flushed(q), hard), share=0.25)
 
 
@@ -47,7 +47,7 @@ def sigmoid(q: Question) -> tuple[Expected, ...]:
     """
     value, u = torch.sigmoid(q.x), q.accumulator.unit
     x = q.x.clamp(-1e4, 1e4)
-    hard = value * u * ((1 - value) * (2 * x.abs() + 4) + 4) + _out_of_range(q, x)
+    hard = value * u * ((1 - value) * (2 * x.abs() + 2 * q.ulps("exp")) + 4) + _out_of_range(q, x)
     return _budget(q, value, hard, share=1 / 3)
 
 
@@ -59,7 +59,7 @@ def _out_of_range(q: Question, x: Tensor) -> Tensor:
 def tanh(q: Question) -> tuple[Expected, ...]:
     """y = tanh x: 5 ulp (OpenCL full profile), H = 10 u |y|; sigma = H/3."""
     value = torch.tanh(q.x)
-    return _budget(q, value, 10 * q.accumulator.unit * value.abs(), share=1 / 3)
+    return _budget(q, value, 2 * q.ulps("tanh") * q.accumulator.unit * value.abs(), share=1 / 3)
 
 
 def _silu(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def _silu(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:
     value = torch.where(x == -torch.inf, 0.0, x * torch.sigmoid(x))
     size = x.abs().clamp(max=1e4)
     u, tiny = q.accumulator.unit, q.accumulator.dtype.min_normal
-    return value, value.abs() * u * (2 * size + 8) + size * (tiny + _flushed(q))
+    return value, value.abs() * u * (2 * size + 4 + 2 * q.ulps("exp")) + size * (tiny + _flushed(q))
 
 
 def silu(q: Question) -> tuple[Expected, ...]:
@@ -129,7 +129,7 @@ def gelu_tanh(q: Question) -> tuple[Expected, ...]:
     t = torch.tanh(a)
     # 1 + tanh a = 2 sigmoid(2 a), without the cancellation.
     value = torch.where(low, 0.0, x * torch.sigmoid(2 * a))
-    inner = 10 * u * t.abs() + 2 * u * (1 + t) + 6 * u * a.abs() * (1 - t.square())
+    inner = 2 * q.ulps("tanh") * u * t.abs() + 2 * u * (1 + t) + 6 * u * a.abs() * (1 - t.square())
     # Beyond |x| = 20 tanh is exactly -1 or 1 in every format: nothing cancels any more.
     hard = torch.where(size < 20, size / 2 * inner, 0.0) + 3 * u * value.abs()
     return _budget(q, value, hard, share=1 / 3, nan_ok=low)

@@ -45,7 +45,7 @@ def softmax(q: Question) -> tuple[Expected, ...]:
     """
     dim, terms, rows = _rows(q)
     _, d, p, total = _exponentials(q, dim)
-    u, relative = q.accumulator.unit, 3 * d + 4
+    u, relative = q.accumulator.unit, 3 * d + 2 * q.ulps("exp")
     inherited = (p * relative).sum(dim, keepdim=True)
     hard = p * u * (relative + inherited + growth(terms, outputs=p.numel()) + 3) + _tail(q)
     sigma = RMS_ROUNDING * u * p * ((1.5 * d).square() + 6 + terms / 3).sqrt() + _tail(q) / 3
@@ -66,8 +66,8 @@ def _log_sum(q: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dim, terms, rows = _rows(q)
     top, d, p, total = _exponentials(q, dim)
     u = q.accumulator.unit
-    log = total.log()
-    hard = u * ((p * (3 * d + 4)).sum(dim, keepdim=True) + growth(terms, outputs=rows) + 6 * log.abs())
+    log, relative = total.log(), 3 * d + 2 * q.ulps("exp")
+    hard = u * ((p * relative).sum(dim, keepdim=True) + growth(terms, outputs=rows) + 2 * q.ulps("log") * log.abs())
     variance = (RMS_ROUNDING * u) ** 2 * (
         (p.square() * ((1.5 * d).square() + 6)).sum(dim, keepdim=True) + terms / 3 + (2 * log).square()
     )
