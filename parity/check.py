@@ -15,6 +15,8 @@ from types import MappingProxyType
 import parity
 from parity.backend.spec import BackendSpec
 from parity.case.case import Case
+from parity.case.inputs import generate
+from parity.case.tensor import HostTensor
 from parity.judge import deviations as declared
 from parity.judge.deviations import Deviation
 from parity.judge.judge import judge
@@ -88,9 +90,10 @@ def _judge(
 ) -> Outcome:
     started = time.perf_counter()
     case = ours.case
-    target = _side(case, ours)
+    inputs = generate(case)
+    target = _side(case, ours, inputs)
     verdict, entry = _declared(case, target, ours.recording, deviations)
-    reference = None if theirs is None else _reference(case, theirs, deviations)
+    reference = None if theirs is None else _reference(case, theirs, inputs, deviations)
     tally.target = _seen(tally.target, ours.recording)
     if theirs is not None:
         tally.reference = _seen(tally.reference, theirs.recording)
@@ -107,15 +110,20 @@ def _judge(
     )
 
 
-def _side(case: Case, result: Result) -> CaseJudgement:
+def _side(case: Case, result: Result, inputs: Mapping[str, HostTensor]) -> CaseJudgement:
     if result.recording is None:
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
-    return judge(case, result.recording)
+    return judge(case, result.recording, inputs=inputs)
 
 
-def _reference(case: Case, result: Result, deviations: Mapping[str, Sequence[Deviation]]) -> CaseJudgement:
+def _reference(
+    case: Case,
+    result: Result,
+    inputs: Mapping[str, HostTensor],
+    deviations: Mapping[str, Sequence[Deviation]],
+) -> CaseJudgement:
     """Judge the reference like the target; what is declared of it is known. Stale is said of targets."""
-    judgement = _side(case, result)
+    judgement = _side(case, result, inputs)
     verdict, entry = _declared(case, judgement, result.recording, deviations)
     if entry is None or verdict is not Verdict.KNOWN:
         return judgement

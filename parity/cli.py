@@ -129,8 +129,10 @@ def check(
     """Judge cases on a target against a reference and the mathematics."""
     from parity.backend.registry import default_target
     from parity.check import check as run_check
+    from parity.judge.judge import use_one_thread
     from parity.run.side import Live, open_side
 
+    use_one_thread()
     setting = _setting(production=production)
     folders = _case_folders(cases)
     catalog = _catalog(folders)

@@ -6,7 +6,7 @@ Only what is declared here may widen a budget; a probe confirms a declaration or
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -81,15 +81,25 @@ class Profile:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data for recordings and reports."""
-        data = asdict(self)
-        data["accumulator"] = {
-            "dtype": self.accumulator.dtype.name,
-            "block": self.accumulator.block,
-            "rounding": self.accumulator.rounding.value,
+        return {
+            "accumulator": {
+                "dtype": self.accumulator.dtype.name,
+                "block": self.accumulator.block,
+                "rounding": self.accumulator.rounding.value,
+            },
+            "flush_subnormals": self.flush_subnormals,
+            "ulps": dict(self.ulps),
+            "declared": [
+                {
+                    "fact": d.fact,
+                    "ops": list(d.ops),
+                    "dtypes": list(d.dtypes),
+                    "value": d.value,
+                    "source": d.source,
+                }
+                for d in self.declared
+            ],
         }
-        data["ulps"] = dict(self.ulps)
-        data["declared"] = [asdict(d) | {"ops": list(d.ops), "dtypes": list(d.dtypes)} for d in self.declared]
-        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Profile:

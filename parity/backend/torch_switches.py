@@ -53,7 +53,6 @@ def identity() -> dict[str, str]:
         "torch_git": str(version.git_version),
         "cpu": model,
         "architecture": platform.machine(),
-
         "features": " ".join(name for name in _FEATURES if name in flags),
         "libraries": "; ".join(
             line.strip(" -")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,8 @@ class DType:
     @property
     def max_finite(self) -> float:
         """The largest finite value."""
-        return float(decode(np.array([self.max_code], dtype=_unsigned(self.bits)), self)[0])
+        fraction = (self.max_code & (2**self.mantissa_bits - 1)) / 2**self.mantissa_bits
+        return float((1 + fraction) * 2.0 ** ((self.max_code >> self.mantissa_bits) - self.bias))
 
     @property
     def min_normal(self) -> float:
@@ -177,24 +179,32 @@ def dtype(name: str) -> DType:
 
 def decode(codes: npt.NDArray[np.unsignedinteger], to: DType) -> npt.NDArray[np.float64]:
     """Return the exact float64 value of each code of a float type, NaN where it has none."""
-    code = np.asarray(codes).reshape(-1).astype(np.uint64)
     if to.bits == 64:
-        return code.view(np.float64).reshape(np.shape(codes))
-    mantissa_bits = np.uint64(to.mantissa_bits)
+        return np.array(codes, dtype=np.uint64, order="C").reshape(-1).view(np.float64).reshape(np.shape(codes))
+    if to.bits <= 16:
+        return _values(to)[codes]
+    return _decode(np.asarray(codes).reshape(-1), to).reshape(np.shape(codes))
+
+
+@lru_cache(maxsize=None)
+def _values(of: DType) -> npt.NDArray[np.float64]:
+    """Return the value of every code of a type of at most 16 bits."""
+    return _decode(np.arange(2**of.bits, dtype=np.uint64), of)
+
+
+def _decode(codes: npt.NDArray[np.unsignedinteger], to: DType) -> npt.NDArray[np.float64]:
+    code = codes.astype(np.uint64)
     magnitude = code & np.uint64(2 ** (to.bits - 1) - 1)
     sign = np.where(code >> np.uint64(to.bits - 1), -1.0, 1.0)
-    exponent = (magnitude >> mantissa_bits).astype(np.int64)
+    exponent = (magnitude >> np.uint64(to.mantissa_bits)).astype(np.int64)
     fraction = (magnitude & np.uint64(2**to.mantissa_bits - 1)).astype(np.int64)
     significand = np.where(exponent == 0, fraction, fraction + (1 << to.mantissa_bits))
     power = np.maximum(exponent, 1) - to.bias - to.mantissa_bits
     value = sign * np.ldexp(significand.astype(np.float64), power)
-    beyond = magnitude > to.max_code
-    value = np.where(beyond, np.nan, value)
+    value = np.where(magnitude > to.max_code, np.nan, value)
     if to.has_inf:
         value = np.where(magnitude == to.max_code + 1, sign * np.inf, value)
-    if to.fnuz:
-        value = np.where(code == 1 << (to.bits - 1), np.nan, value)
-    return value.reshape(np.shape(codes))
+    return np.where(code == 1 << (to.bits - 1), np.nan, value) if to.fnuz else value
 
 
 def encode(
@@ -207,8 +217,24 @@ def encode(
     bits = np.array(values, dtype=np.float64, order="C").reshape(-1).view(np.uint64)
     if to.bits == 64:
         return bits.reshape(np.shape(values))
-    sign = bits >> np.uint64(63)
     magnitude = bits & np.uint64(2**63 - 1)
+    # Between the smallest normal and the largest finite value nothing special can happen: the
+    # significand's lowest bits are rounded off and the exponent gets another bias.
+    low, high = np.array([to.min_normal, to.max_finite]).view(np.uint64)
+    plain = (magnitude >= low) & (magnitude <= high)
+    drop = np.uint64(52 - to.mantissa_bits)
+    odd = (magnitude >> drop) & np.uint64(1)
+    code = (magnitude + odd + np.uint64((1 << (int(drop) - 1)) - 1)) >> drop
+    code -= np.uint64((1023 - to.bias) << to.mantissa_bits)
+    code |= bits >> np.uint64(63) << np.uint64(to.bits - 1)
+    if not plain.all():
+        code[~plain] = _encode(bits[~plain], to, overflow)
+    return code.astype(_unsigned(to.bits)).reshape(np.shape(values))
+
+
+def _encode(bits: npt.NDArray[np.uint64], to: DType, overflow: Overflow) -> npt.NDArray[np.uint64]:
+    """Encode float64 bits by the general rule: subnormals, zeros, overflow, infinities and NaN too."""
+    sign, magnitude = bits >> np.uint64(63), bits & np.uint64(2**63 - 1)
     is_nan = magnitude > np.uint64(0x7FF << 52)
     exponent = (magnitude >> np.uint64(52)).astype(np.int64) - 1023
     significand = (magnitude & np.uint64(2**52 - 1)) | np.uint64(1 << 52)
@@ -226,20 +252,15 @@ def encode(
     code = (biased << np.uint64(to.mantissa_bits)) + kept
     code = np.where(magnitude < np.uint64(1 << 52), np.uint64(0), code)
     over = (code > to.max_code) & ~is_nan
-    nan_code = _nan_code(to)
-    if overflow is Overflow.SATURATE:
-        beyond = to.max_code
-    else:
-        beyond = to.max_code + 1 if to.has_inf else nan_code
-    code = np.where(over, np.uint64(beyond), code)
-    code = code | (sign << np.uint64(to.bits - 1))
-    code = np.where(is_nan, np.uint64(nan_code), code)
+    beyond = to.max_code if overflow is Overflow.SATURATE else to.max_code + 1 if to.has_inf else _nan_code(to)
+    code = np.where(over, np.uint64(beyond), code) | (sign << np.uint64(to.bits - 1))
+    code = np.where(is_nan, np.uint64(_nan_code(to)), code)
     if to.fnuz:
         minus_zero = np.uint64(1 << (to.bits - 1))
         if overflow is Overflow.NATIVE:
             code = np.where(over, minus_zero, code)
         code = np.where((code == minus_zero) & ~is_nan & ~over, np.uint64(0), code)
-    return code.astype(_unsigned(to.bits)).reshape(np.shape(values))
+    return code
 
 
 def _nan_code(to: DType) -> int:

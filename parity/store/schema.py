@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -87,12 +87,24 @@ def _step_json(step: StepRecord, rows: Mapping[str, int]) -> dict[str, Any]:
         "outputs": refs(step.outputs),
         "mutates": list(step.mutates),
         "replayable": step.replayable,
-        "witness": step.witness and asdict(step.witness),
+        "witness": step.witness and _witness_json(step.witness),
         "failure": failure and {"kind": failure.kind.value, "text": failure.text},
         "repeats": [refs(outputs) for outputs in step.repeats],
         "seconds": step.seconds,
         "bytes": step.bytes,
         "flops": step.flops,
+    }
+
+
+def _witness_json(witness: Witness) -> dict[str, Any]:
+    def nodes(group: tuple[Node, ...]) -> list[dict[str, str]]:
+        return [{"kind": n.kind, "device": n.device, "precision": n.precision} for n in group]
+
+    return {
+        "executed": nodes(witness.executed),
+        "moved": nodes(witness.moved),
+        "host": nodes(witness.host),
+        "borrowed": witness.borrowed,
     }
 
 

@@ -147,7 +147,7 @@ def flash_without_rescaling(p: Problem, how: Arithmetic) -> Tensor:
     q, k, v = _heads(p, how, "")
     scores = contracted(q, k.transpose(-1, -2), how) * _scale(p, q.shape[-1], "")
     scores = scores + _bias(p, how, T=q.shape[-2], S=k.shape[-2], bug="")
-    return _flash(scores, v, how, rescaled=False)
+    return _flash(scores, v, how, tile=min(32, -(-scores.shape[-1] // 2)), rescaled=False)
 
 
 def _compute(p: Problem, how: Arithmetic, bug: str) -> Tensor:

@@ -131,11 +131,19 @@ def rows_rolled(array: Array, _: Array) -> Array | None:
     return np.roll(array, 1, axis=0) if array.ndim > 1 else None
 
 
-def bit_flipped(array: Array, _: Array) -> Array:
-    """One bit of one element, in the middle of its significand."""
-    code = array.reshape(-1).view(f"u{array.dtype.itemsize}")
-    code[code.size // 3] ^= 1 << (array.dtype.itemsize * 8 // 2 - 1) if array.dtype != np.bool_ else 1
-    return array
+def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs:
+    """One bit in the middle of one element: of a largest finite one, as a zero's last bits mean nothing."""
+    del p, y, stale
+    flipped = []
+    for tensor in right:
+        array = np.array(tensor.array(), order="C")
+        code = array.reshape(-1).view(f"u{array.dtype.itemsize}")
+        magnitude = code & np.array(2 ** (8 * code.itemsize - 1) - 1, code.dtype)
+        if tensor.dtype.is_float:
+            magnitude = np.where(magnitude <= tensor.dtype.max_code, magnitude, 0)
+        code[int(magnitude.argmax())] ^= 1 << (4 * code.itemsize - 1) if tensor.dtype.name != "bool" else 1
+        flipped.append(HostTensor.of(array, tensor.dtype))
+    return tuple(flipped)
 
 
 def _stored(change: Callable[[Tensor, DType], HostTensor | None]) -> Fault:
@@ -248,7 +256,7 @@ FAULTS: dict[str, Fault] = {
     "transposed": _each(transposed),
     "read_by_columns": _each(read_by_columns),
     "rows_rolled": _each(rows_rolled),
-    "bit_flipped": _each(bit_flipped),
+    "bit_flipped": bit_flipped,
     "stored_to_zero": _stored(_cut),
     "stored_away": _stored(_away),
     "stored_saturated": _stored(_saturated),

@@ -122,6 +122,13 @@ class Project:
     def gate(self, *names, **env):
         return self.run(sys.executable, self.folder / "tools/gate", *names, **env)
 
+    def fails(self, check):
+        """Run one check, which must not hold, and return what it prints."""
+        done = self.gate(check)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == f"gate: 0 of 1 checks hold, not {check}"
+        return done.stdout
+
     def checks(self, code, **env):
         """Run Python in which `checks` can be imported and `root` is the project."""
         start = "import sys; from pathlib import Path; root = Path.cwd(); sys.path.insert(0, 'tools')"

@@ -11,6 +11,8 @@ import os
 import re
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from checks.pythons import OLDEST, Python, new_environment, pythons
@@ -30,13 +32,12 @@ def check_torch_free(root: Path) -> Result:
     tests = torch_free_tests(root)
     if not tests:
         return Result(problems=("no test is torch-free: what would run under another Python?",))
-    notes, problems = [], []
-    for python in pythons():
-        try:
-            notes.append(_run_under(python, tests, root=root))
-        except CheckFailed as failed:
-            problems.append(f"Python {python}: {failed}")
-    return Result(note=f"{len(tests)} files; " + "; ".join(notes), problems=tuple(problems))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = list(pool.map(partial(_run_under, tests, root=root), pythons()))
+    notes = [f"{len(tests)} files", *(result.note for result in results if not result.problems)]
+    return Result(
+        note="; ".join(notes), problems=tuple(text for result in results for text in result.problems)
+    )
 
 
 def torch_free_tests(root: Path) -> list[str]:
@@ -62,7 +63,14 @@ def _is_foreign(package: str) -> bool:
     return package not in {*sys.stdlib_module_names, *OURS, *PACKAGES}
 
 
-def _run_under(python: Python, tests: list[str], *, root: Path) -> str:
+def _run_under(tests: list[str], python: Python, *, root: Path) -> Result:
+    try:
+        return Result(note=_outcome(python, tests, root=root))
+    except CheckFailed as failed:
+        return Result(problems=(f"Python {python}: {failed}",))
+
+
+def _outcome(python: Python, tests: list[str], *, root: Path) -> str:
     with tempfile.TemporaryDirectory() as folder:
         own = new_environment(python, Path(folder) / "venv")
         pins = _floors(root) if python.version[:2] == OLDEST else {}

@@ -1,6 +1,7 @@
 """The arithmetic that OpenVINO's CPU plugin declares: one place to add a sourced fact.
 
-Facts are named in `judge`. Does not probe.
+What a program of one op stores between the nodes that it is compiled to is read off its execution
+graph (`witness` shows the nodes). Facts are named in `judge`. Does not probe.
 """
 
 from __future__ import annotations
@@ -11,9 +12,57 @@ from parity.case.dtype import DTYPES
 
 __all__ = ["DECLARED", "ULPS", "openvino_profile"]
 
-# Add `Declared(fact=…, ops=(…), dtypes=(…), value=…, source=…)`; the source is a page of OpenVINO's
-# documentation, a file of its sources with the version, or an emulation that reproduces the bits.
-DECLARED: tuple[Declared, ...] = ()
+_PRODUCTS = ("addmm", "attention", "bmm", "int8_weight_linear", "linear", "matmul")
+_EXPONENTIALS = ("exp", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
+_ARITHMETIC = (
+    *_PRODUCTS,
+    *_EXPONENTIALS,
+    *("cumsum", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
+)
+
+
+def _stored(fact: str, op: str, nodes: str) -> Declared:
+    """A value that leaves one node of a bf16 program for the next, and so is rounded to bf16."""
+    source = f"OpenVINO 2026.4, execution graph of {op} in bf16: {nodes}, with bf16 between them"
+    return Declared(fact=fact, ops=(op,), dtypes=("bf16",), value="bf16", source=source)
+
+
+DECLARED: tuple[Declared, ...] = (
+    _stored("product_rounded", "linear", "MatMul, then a Subgraph that adds the bias"),
+    _stored("normalized_rounded", "rms_norm", "RMS, then a Subgraph that multiplies by the gain"),
+    _stored("intermediates_rounded", "logsumexp", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"),
+    _stored(
+        "intermediates_rounded", "log_softmax", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"
+    ),
+    _stored("weights_dequantised", "int8_weight_linear", "a Subgraph that scales the weights, then MatMul"),
+    Declared(
+        fact="results_flushed",
+        ops=_ARITHMETIC,
+        dtypes=("bf16",),
+        source="Intel SDM volume 2, VCVTNEPS2BF16, with which bf16 is stored: denormals are flushed to zero, "
+        "MXCSR is not consulted",
+    ),
+    Declared(
+        fact="inputs_flushed",
+        ops=_PRODUCTS,
+        dtypes=("bf16",),
+        source="Intel SDM volume 2, VDPBF16PS: denormals are treated as zero whatever MXCSR says; "
+        "the plugin's bf16 products are brgemm_avx512_bf16",
+    ),
+    Declared(
+        fact="products_flushed",
+        ops=_PRODUCTS,
+        dtypes=("bf16",),
+        source="Intel SDM volume 2, VDPBF16PS: denormal results are flushed to zero",
+    ),
+    Declared(
+        fact="exp_flushes",
+        ops=_EXPONENTIALS,
+        dtypes=("f32", "f16", "bf16"),
+        source="oneDNN, src/cpu/x64/injectors/jit_uni_eltwise_injector.cpp, exp_compute_vector_fwd: "
+        "zero where x is below log(FLT_MIN)",
+    ),
+)
 
 # Largest error per function in units in the last place of float32, where OpenVINO documents one.
 ULPS: dict[str, float] = {}
