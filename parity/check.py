@@ -25,7 +25,7 @@ from parity.report.view import Run, SideView, WitnessSummary
 from parity.run.side import Result, Side, paired
 from parity.store.recording import Recording
 
-__all__ = ["Progress", "check"]
+__all__ = ["Progress", "check", "most_informative_first"]
 
 Progress = Callable[[Outcome], None]
 
@@ -43,7 +43,8 @@ def check(
     """Judge each case on both sides and return the run; Ctrl-C ends it with what was judged so far.
 
     `reference` is None for the oracle alone; `deviations` are those declared of each family. `stopped`
-    is asked after each case: an interrupt can be lost inside a library's callback. Raises BackendError when a side cannot be used here.
+    is asked after each case: an interrupt can be lost inside a library's callback. Raises BackendError
+    when a side cannot be used here.
     """
     tally = _Tally(reference=_view(reference, cases), target=_view(target, cases))
     started = time.monotonic()

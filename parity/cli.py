@@ -42,28 +42,35 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-LAST = Path(".parity/last")
+_LAST = Path(".parity/last")
 
 # typer reads these annotations at run time, on Python 3.10 too, hence Optional.
-Selectors = Annotated[Optional[list[str]], typer.Argument(metavar="SELECTOR", help="Case ids or parts of one.")]  # noqa: UP045
-Cases = Annotated[
+_Selectors = Annotated[list[str] | None, typer.Argument(metavar="SELECTOR", help="Case ids or parts of one.")]
+_Cases = Annotated[
     Optional[list[Path]],  # noqa: UP045
     typer.Option("--cases", metavar="PATH", help="More case files or folders, beside the built-in ones."),
 ]
-Golden = Annotated[
+_Golden = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--golden", metavar="DIR", help="Folder of golden sets."),
 ]
-Suite = Annotated[Optional[str], typer.Option(metavar="SUITE", help="smoke, sample, ops or large.")]  # noqa: UP045
-Jobs = Annotated[int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Child processes for the target.")]
-Timeout = Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds a step may take before it counts as hung.")]
-Production = Annotated[
+_Suite = Annotated[Optional[str], typer.Option(metavar="SUITE", help="smoke, sample, ops or large.")]  # noqa: UP045
+_Jobs = Annotated[
+    int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Child processes for the target.")
+]
+_Timeout = Annotated[
+    float, typer.Option(min=0.1, metavar="S", help="Seconds a step may take before it counts as hung.")
+]
+_Production = Annotated[
     bool,
-    typer.Option("--production/--strict", help="Leave the vendor's defaults, or pin every switch that changes arithmetic."),
+    typer.Option(
+        "--production/--strict",
+        help="Leave the vendor's defaults, or pin every switch that changes arithmetic.",
+    ),
 ]
 
 
-class Output(str, Enum):
+class _Output(str, Enum):
     """How much `parity check` prints."""
 
     FULL = "full"
@@ -102,7 +109,7 @@ def _fail(error: ParityError) -> NoReturn:
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:  # noqa: FBT002  # a flag of the command line
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
         print(f"parity {parity.__version__}")
         raise typer.Exit
@@ -110,21 +117,41 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 @app.command()
 def check(
-    selectors: Selectors = None,
-    reference: Annotated[str, typer.Option("--ref", metavar="R", help="Backend, folder of recordings, or oracle.")] = "cpu",
-    target: Annotated[str, typer.Option("--target", metavar="T", help="Backend or folder; default: the first accelerator here, else cpu.")] = "",
-    suite: Suite = None,
-    jobs: Jobs = 1,
-    production: Production = False,  # noqa: FBT002
-    golden: Golden = None,
-    timeout: Timeout = 60.0,
-    time_box: Annotated[Optional[float], typer.Option(min=0.1, metavar="S", help="Most informative cases first; stop after S seconds.")] = None,  # noqa: UP045
-    repeat: Annotated[int, typer.Option(min=1, metavar="N", help="Run each step N times; different bits are reported.")] = 1,
-    last_failed: Annotated[bool, typer.Option("--last-failed", help="Only what was not within in the last run.")] = False,  # noqa: FBT002
-    json_file: Annotated[Optional[Path], typer.Option("--json", metavar="F", help="Write the JSON report.")] = None,  # noqa: UP045
-    junit_file: Annotated[Optional[Path], typer.Option("--junit", metavar="F", help="Write a JUnit report.")] = None,  # noqa: UP045
-    output: Annotated[Output, typer.Option(metavar="full|concise", help="How much to print.")] = Output.FULL,
-    cases: Cases = None,
+    selectors: _Selectors = None,
+    reference: Annotated[
+        str, typer.Option("--ref", metavar="R", help="Backend, folder of recordings, or oracle.")
+    ] = "cpu",
+    target: Annotated[
+        str,
+        typer.Option(
+            "--target", metavar="T", help="Backend or folder; default: the first accelerator here, else cpu."
+        ),
+    ] = "",
+    suite: _Suite = None,
+    jobs: _Jobs = 1,
+    production: _Production = False,
+    golden: _Golden = None,
+    timeout: _Timeout = 60.0,
+    time_box: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="S", help="Most informative cases first; stop after S seconds."),
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Run each step N times; different bits are reported.")
+    ] = 1,
+    last_failed: Annotated[
+        bool, typer.Option("--last-failed", help="Only what was not within in the last run.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Write the JSON report.")
+    ] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", metavar="F", help="Write a JUnit report.")
+    ] = None,
+    output: Annotated[
+        _Output, typer.Option(metavar="full|concise", help="How much to print.")
+    ] = _Output.FULL,
+    cases: _Cases = None,
 ) -> None:
     """Judge cases on a target against a reference and the mathematics."""
     from parity.backend.registry import default_target
@@ -136,14 +163,20 @@ def check(
     setting = _setting(production=production)
     folders = _case_folders(cases)
     catalog = _catalog(folders)
-    chosen = _last_failed(catalog) if last_failed else _choose(catalog, selectors, suite or (None if selectors else "smoke"))
+    chosen = (
+        _last_failed(catalog)
+        if last_failed
+        else _choose(catalog, selectors, suite or (None if selectors else "smoke"))
+    )
     target = target or default_target()
-    with _work_folder() as work, _reports([LAST / "run.json", json_file, junit_file]):
+    with _work_folder() as work, _reports([_LAST / "run.json", json_file, junit_file]):
         side = partial(Live, setting=setting, case_folders=folders, timeout_s=timeout)
         theirs = None
         if reference != "oracle":
             theirs = open_side(
-                reference, goldens=_goldens(golden), run=lambda spec: side(spec=spec, folder=work / "reference")
+                reference,
+                goldens=_goldens(golden),
+                run=lambda spec: side(spec=spec, folder=work / "reference"),
             )
         ours = open_side(
             target,
@@ -153,25 +186,35 @@ def check(
         declared = _deviations(folders, [theirs, ours], catalog)
         with _progress(len(chosen)) as advance:
             run = run_check(
-                chosen, reference=theirs, target=ours, deviations=declared, time_box_s=time_box, on_outcome=advance, stopped=_stop.is_set
+                chosen,
+                reference=theirs,
+                target=ours,
+                deviations=declared,
+                time_box_s=time_box,
+                on_outcome=advance,
+                stopped=_stop.is_set,
             )
-    repeatable = _arguments(reference=reference, target=target, production=production, golden=golden, cases=cases)
+    repeatable = _arguments(
+        reference=reference, target=target, production=production, golden=golden, cases=cases
+    )
     _write_reports(run, json_file, junit_file)
-    _print(run, output, next_command=_next(run, repeatable), json_path=str(json_file or LAST / "run.json"))
+    _print(run, output, next_command=_next(run, repeatable), json_path=str(json_file or _LAST / "run.json"))
     raise typer.Exit(run.exit_code)
 
 
 @app.command()
 def record(
-    selectors: Selectors = None,
+    selectors: _Selectors = None,
     backend: Annotated[str, typer.Option("--backend", metavar="B", help="Where to run.")] = "",
-    golden: Golden = None,
-    suite: Suite = None,
-    jobs: Jobs = 1,
-    production: Production = False,  # noqa: FBT002
-    timeout: Timeout = 60.0,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why these recordings are made.")] = "first recording",
-    cases: Cases = None,
+    golden: _Golden = None,
+    suite: _Suite = None,
+    jobs: _Jobs = 1,
+    production: _Production = False,
+    timeout: _Timeout = 60.0,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why these recordings are made.")
+    ] = "first recording",
+    cases: _Cases = None,
 ) -> None:
     """Record cases on a backend into a folder that `--ref` and `--target` take; nothing is overwritten."""
     from parity.backend.spec import BackendSpec
@@ -179,12 +222,17 @@ def record(
     from parity.run.side import Live
 
     if not backend or golden is None:
-        raise UsageError("record needs --backend and --golden DIR, such as: parity record --backend cpu --golden ./recorded")
+        raise UsageError(
+            "record needs --backend and --golden DIR, such as: "
+            "parity record --backend cpu --golden ./recorded"
+        )
     folders = _case_folders(cases)
     chosen = _choose(_catalog(folders), selectors, suite or (None if selectors else "smoke"))
     spec, setting = BackendSpec.parse(backend), _setting(production=production)
     with _work_folder() as work, _progress(len(chosen)) as advance:
-        live = Live(spec=spec, setting=setting, folder=work, case_folders=folders, jobs=jobs, timeout_s=timeout)
+        live = Live(
+            spec=spec, setting=setting, folder=work, case_folders=folders, jobs=jobs, timeout_s=timeout
+        )
         made = record_goldens(chosen, live, root=golden, reason=reason, on_case=lambda: advance(None))
     for line in made.lines():
         print(line)
@@ -192,14 +240,16 @@ def record(
 
 
 @app.command("list")
-def list_(selectors: Selectors = None, suite: Suite = None, cases: Cases = None) -> None:
+def list_(selectors: _Selectors = None, suite: _Suite = None, cases: _Cases = None) -> None:
     """Print the id of every case, one a line."""
     for case in _choose(_catalog(_case_folders(cases)), selectors, suite):
         print(case.id)
 
 
 @app.command()
-def show(case: Annotated[str, typer.Argument(metavar="CASE", help="A case id.")], cases: Cases = None) -> None:
+def show(
+    case: Annotated[str, typer.Argument(metavar="CASE", help="A case id.")], cases: _Cases = None
+) -> None:
     """Print what a case runs, on which inputs, and how its result is judged."""
     from parity.case.ids import CaseId
     from parity.judge.judge import formula
@@ -249,7 +299,8 @@ def _choose(catalog: Catalog, selectors: Sequence[str] | None, suite: str | None
     if not chosen:
         what = " ".join(map(str, parsed)) or "the catalog"
         within = f" in suite {suite}" if suite else ""
-        print(f"no case matches {what}{within}; see what there is: parity list {parsed[0].path if parsed else ''}".rstrip(), file=sys.stderr)
+        there = f" {parsed[0].path}" if parsed else ""
+        print(f"no case matches {what}{within}; see what there is: parity list{there}", file=sys.stderr)
         raise typer.Exit(3)
     return chosen
 
@@ -258,7 +309,7 @@ def _last_failed(catalog: Catalog) -> list[Case]:
     from parity.case.ids import CaseId
     from parity.report.json import failed_ids
 
-    path = LAST / "run.json"
+    path = _LAST / "run.json"
     if not path.is_file():
         raise UsageError(f"--last-failed: there is no {path} here; run parity check first, in this folder")
     ids = failed_ids(path)
@@ -274,11 +325,15 @@ def _goldens(golden: Path | None) -> Path:
     if golden is None:
         return builtin_goldens()
     if not golden.is_dir():
-        raise UsageError(f"--golden {golden}: no such folder; make one: parity record --backend cpu --golden {golden}")
+        raise UsageError(
+            f"--golden {golden}: no such folder; make one: parity record --backend cpu --golden {golden}"
+        )
     return golden
 
 
-def _deviations(folders: Sequence[Path], sides: Sequence[Side | None], catalog: Catalog) -> dict[str, Sequence[Deviation]]:
+def _deviations(
+    folders: Sequence[Path], sides: Sequence[Side | None], catalog: Catalog
+) -> dict[str, Sequence[Deviation]]:
     from parity.judge.deviations import load
 
     families = {side.spec().family for side in sides if side is not None}
@@ -290,12 +345,14 @@ def _work_folder() -> Iterator[Path]:
     """A folder for this run's recordings, removed at the end."""
     import tempfile
 
-    root = LAST.parent
+    root = _LAST.parent
     try:
         root.mkdir(parents=True, exist_ok=True)
         folder = tempfile.TemporaryDirectory(prefix="run-", dir=root, ignore_cleanup_errors=True)
     except OSError as error:
-        raise UsageError(f"cannot write here: {root.resolve()}: {error.strerror}; run from a folder that can be written") from None
+        raise UsageError(
+            f"cannot write here: {root.resolve()}: {error.strerror}; run from a folder that can be written"
+        ) from None
     with folder as name:
         yield Path(name)
 
@@ -316,7 +373,7 @@ def _write_reports(run: Run, json_file: Path | None, junit_file: Path | None) ->
     from parity.report.file import write_text
 
     text = json.dumps(run)
-    write_text(LAST / "run.json", text)
+    write_text(_LAST / "run.json", text)
     if json_file is not None:
         write_text(json_file, text)
     if junit_file is not None:
@@ -332,15 +389,17 @@ def _progress(total: int) -> Iterator[Callable[[Outcome | None], None]]:
         yield advance
 
 
-def _print(run: Run, output: Output, *, next_command: str, json_path: str) -> None:
+def _print(run: Run, output: _Output, *, next_command: str, json_path: str) -> None:
     from parity.report import terminal
     from parity.report.colour import paint
 
-    render = terminal.full if output is Output.FULL else terminal.concise
+    render = terminal.full if output is _Output.FULL else terminal.concise
     paint(render(run, next_command=next_command, json_path=json_path))
 
 
-def _arguments(*, reference: str, target: str, production: bool, golden: Path | None, cases: Sequence[Path] | None) -> str:
+def _arguments(
+    *, reference: str, target: str, production: bool, golden: Path | None, cases: Sequence[Path] | None
+) -> str:
     import shlex
 
     words = ["parity", "check", "--ref", reference, "--target", target]
@@ -355,5 +414,3 @@ def _next(run: Run, repeatable: str) -> str:
     if run.exit_code:
         return f"{repeatable} --last-failed"
     return f"{repeatable} --suite ops" if len(run.outcomes) < 500 else f"parity show {run.outcomes[0].case}"
-
-

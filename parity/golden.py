@@ -34,7 +34,9 @@ class Made:
     def lines(self) -> list[str]:
         """Return what `parity record` prints."""
         lines = [f"NOT RECORDED {case}: {reason}" for case, reason in self.missing]
-        lines.append(f"{self.recorded:,} recorded, {len(self.missing):,} not, in {self.folder or 'no folder'}")
+        lines.append(
+            f"{self.recorded:,} recorded, {len(self.missing):,} not, in {self.folder or 'no folder'}"
+        )
         if self.folder is not None:
             lines.append(f"next    parity check --ref {self.folder}")
         return lines

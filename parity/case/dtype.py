@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -180,13 +180,15 @@ def dtype(name: str) -> DType:
 def decode(codes: npt.NDArray[np.unsignedinteger], to: DType) -> npt.NDArray[np.float64]:
     """Return the exact float64 value of each code of a float type, NaN where it has none."""
     if to.bits == 64:
-        return np.array(codes, dtype=np.uint64, order="C").reshape(-1).view(np.float64).reshape(np.shape(codes))
+        return (
+            np.array(codes, dtype=np.uint64, order="C").reshape(-1).view(np.float64).reshape(np.shape(codes))
+        )
     if to.bits <= 16:
-        return _values(to)[codes]
+        return np.asarray(_values(to)[codes])
     return _decode(np.asarray(codes).reshape(-1), to).reshape(np.shape(codes))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _values(of: DType) -> npt.NDArray[np.float64]:
     """Return the value of every code of a type of at most 16 bits."""
     return _decode(np.arange(2**of.bits, dtype=np.uint64), of)
@@ -252,7 +254,9 @@ def _encode(bits: npt.NDArray[np.uint64], to: DType, overflow: Overflow) -> npt.
     code = (biased << np.uint64(to.mantissa_bits)) + kept
     code = np.where(magnitude < np.uint64(1 << 52), np.uint64(0), code)
     over = (code > to.max_code) & ~is_nan
-    beyond = to.max_code if overflow is Overflow.SATURATE else to.max_code + 1 if to.has_inf else _nan_code(to)
+    beyond = (
+        to.max_code if overflow is Overflow.SATURATE else to.max_code + 1 if to.has_inf else _nan_code(to)
+    )
     code = np.where(over, np.uint64(beyond), code) | (sign << np.uint64(to.bits - 1))
     code = np.where(is_nan, np.uint64(_nan_code(to)), code)
     if to.fnuz:

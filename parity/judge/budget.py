@@ -24,6 +24,7 @@ from parity.case.op import Attr
 from parity.case.tensor import HostTensor
 
 __all__ = [
+    "FALSE_ALARM",
     "RMS_ROUNDING",
     "Budget",
     "Exact",
@@ -110,8 +111,6 @@ class Question:
     def declares(self, fact: str) -> bool:
         """Whether the profile declares a fact for this op and dtype."""
         return self.profile.fact(fact, op=self.op, dtype=self.dtype) is not None
-
-
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

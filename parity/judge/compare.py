@@ -20,6 +20,7 @@ from parity.judge.verdict import OutputJudgement, Verdict
 
 __all__ = ["compare"]
 
+
 def compare(
     outputs: tuple[HostTensor, ...], names: tuple[str, ...], expected: tuple[Expected, ...]
 ) -> tuple[OutputJudgement, ...]:
@@ -112,9 +113,7 @@ def _by_mask(
 def _with_values(judged: OutputJudgement, tensor: HostTensor, legal: HostTensor) -> OutputJudgement:
     at = judged.worst_index
     assert at is not None
-    return dataclasses.replace(
-        judged, oracle=float(to_float64(legal)[at]), got=float(to_float64(tensor)[at])
-    )
+    return dataclasses.replace(judged, oracle=float(to_float64(legal)[at]), got=float(to_float64(tensor)[at]))
 
 
 def _against_budget(name: str, tensor: HostTensor, budget: Budget) -> OutputJudgement:

@@ -69,7 +69,9 @@ def load(folders: Iterable[Path], family: str, known: Sequence[CaseId]) -> tuple
             entries += _read(path)
     for entry in entries:
         if not any(entry.case.matches(case) for case in known):
-            raise UsageError(f"{entry.where}: '{entry.case}' matches no case; remove the entry or mend its selector")
+            raise UsageError(
+                f"{entry.where}: '{entry.case}' matches no case; remove the entry or mend its selector"
+            )
     return tuple(entries)
 
 
@@ -97,7 +99,9 @@ def _read(path: Path) -> list[Deviation]:
         raise UsageError(f"{path}: {error}") from None
     tables = data.pop("deviation", [])
     if data or not isinstance(tables, list):
-        raise UsageError(f"{path}: expected only [[deviation]] tables, found '{next(iter(data), 'deviation')}'")
+        raise UsageError(
+            f"{path}: expected only [[deviation]] tables, found '{next(iter(data), 'deviation')}'"
+        )
     return [_entry(table, f"{path}: entry {i}") for i, table in enumerate(tables, 1)]
 
 
@@ -115,7 +119,9 @@ def _entry(table: Mapping[str, object], where: str) -> Deviation:
     expect, kind = text["expect"], text["kind"]
     legal = [v.value for v in Verdict if v.departs and v is not Verdict.STALE]
     if expect not in legal:
-        raise UsageError(f"{where}: cannot expect '{expect}'{near_miss(expect, legal)}; one of {', '.join(legal)}")
+        raise UsageError(
+            f"{where}: cannot expect '{expect}'{near_miss(expect, legal)}; one of {', '.join(legal)}"
+        )
     if kind not in {k.value for k in Kind}:
         raise UsageError(f"{where}: kind '{kind}' is not one of ours, upstream, never")
     if text.get("versions") and not _conditions(text["versions"]):

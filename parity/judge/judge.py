@@ -39,7 +39,10 @@ def use_one_thread() -> None:
 def judge(
     case: Case, recording: Recording, *, inputs: Mapping[str, HostTensor] | None = None
 ) -> CaseJudgement:
-    """Return the judgement of one side; `inputs` are `generate(case)`, where they are at hand. Raises GoldenError when the recording is of another case."""
+    """Return the judgement of one side; `inputs` are `generate(case)`, where they are at hand.
+
+    Raises GoldenError when the recording is of another case.
+    """
     if recording.case != str(case.id) or recording.revision != case.revision:
         raise GoldenError(
             f"recording of {recording.case} (revision {recording.revision[7:19]}) is not of {case.id} "

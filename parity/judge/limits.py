@@ -64,7 +64,9 @@ def hold(got: Tensor, budget: Budget) -> Held:
     limit = rms_limit(min(budget.independent or measured.count, measured.count))
     failures = []
     if bool(wrong.any()):
-        failures.append(f"{int(wrong.sum()):,} of {got.numel():,} elements {_kind(got[wrong][0], flat[wrong][0])}")
+        failures.append(
+            f"{int(wrong.sum()):,} of {got.numel():,} elements {_kind(got[wrong][0], flat[wrong][0])}"
+        )
     if measured.worst > 1:
         failures.append("worst |e|/B exceeds 1")
     if measured.rms > limit:

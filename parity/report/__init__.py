@@ -1,0 +1,1 @@
+"""What is said of a run: for a terminal, a program, a CI server."""

@@ -11,7 +11,7 @@ from parity.errors import UsageError
 __all__ = ["require_writable", "write_text"]
 
 # About the size of a report of a thousand cases; a disk with less room is as good as full.
-ROOM = 2 << 20
+_ROOM = 2 << 20
 
 
 def require_writable(path: Path) -> None:
@@ -22,7 +22,7 @@ def require_writable(path: Path) -> None:
         if not path.exists() or path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".parity-") as probe:
-                probe.write(bytes(ROOM))
+                probe.write(bytes(_ROOM))
                 probe.flush()
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(13, "Permission denied")

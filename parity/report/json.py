@@ -131,4 +131,6 @@ def failed_ids(path: Path) -> list[str]:
             if {case["verdict"], (case["reference"] or {"verdict": "within"})["verdict"]} - fine
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is not a report of this version ({error}); run parity check again") from None
+        raise UsageError(
+            f"{path} is not a report of this version ({error}); run parity check again"
+        ) from None

@@ -8,17 +8,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from parity.judge.verdict import Outcome, Verdict
 
 __all__ = ["progress"]
 
 _LINE_EVERY_S = 15.0
 
-Advance = Callable[[Outcome | None], None]
+_Advance = Callable[[Outcome | None], None]
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Advance]:
+def progress(total: int) -> Iterator[_Advance]:
     """Yield a function to call with each finished case: counts, rate and time left are shown."""
     if sys.stderr.isatty():
         with _bar(total) as advance:
@@ -28,17 +31,23 @@ def progress(total: int) -> Iterator[Advance]:
 
 
 def _departures(seen: Counter[Verdict]) -> str:
-    return ", ".join(f"{n} {v.value}" for v, n in sorted(seen.items(), key=lambda item: item[0].rank) if v is not Verdict.WITHIN)
+    return ", ".join(
+        f"{n} {v.value}"
+        for v, n in sorted(seen.items(), key=lambda item: item[0].rank)
+        if v is not Verdict.WITHIN
+    )
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Advance]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _bar(total: int) -> Iterator[_Advance]:
     seen: Counter[Verdict] = Counter()
     started = time.monotonic()
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, TextColumn("{task.fields[seen]}"), console=Console(stderr=True), transient=True)
     with bar:
         task = bar.add_task("cases", total=total, rate="", seen="")
@@ -53,7 +62,7 @@ def _bar(total: int) -> Iterator[Advance]:
         yield advance
 
 
-def _lines(total: int) -> Advance:
+def _lines(total: int) -> _Advance:
     seen: Counter[Verdict] = Counter()
     started = last = time.monotonic()
     done = 0

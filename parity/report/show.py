@@ -28,14 +28,17 @@ def lines(case: Case, *, formula: Callable[[str], str]) -> Iterator[str]:
         yield f"  meaning    {OPS[step.op].formula}"
         yield "  judged by"
         for paragraph in formula(step.op).split("\n\n"):
-            yield from textwrap.wrap(" ".join(paragraph.split()), 76, initial_indent="    ", subsequent_indent="    ")
+            yield from textwrap.wrap(
+                " ".join(paragraph.split()), 76, initial_indent="    ", subsequent_indent="    "
+            )
     yield ""
     yield f"next    parity check {case.id}"
 
 
 def _tensor(spec: TensorSpec) -> str:
     options = "".join(f", {name} {value}" for name, value in sorted(spec.options.items()))
-    return f"{spec.name:<10} {spec.dtype}{list(spec.shape)}  {spec.dist}, {spec.layout}, {spec.role.value}{options}"
+    made = f"{spec.dist}, {spec.layout}, {spec.role.value}{options}"
+    return f"{spec.name:<10} {spec.dtype}{list(spec.shape)}  {made}"
 
 
 def _call(step: Step) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from parity.judge.verdict import CaseJudgement, Outcome, OutputJudgement, StepJudgement, Verdict
 from parity.report.view import Run, SideView
 
-__all__ = ["MARKS", "WIDTH", "block", "concise", "full"]
+__all__ = ["MARKS", "MAX_BLOCKS", "WIDTH", "block", "concise", "full"]
 
 WIDTH = 80
 MAX_BLOCKS = 20
@@ -33,12 +33,15 @@ MARKS = {
 
 def full(run: Run, *, next_command: str, json_path: str) -> list[str]:
     """Return the whole report."""
-    lines = [*header(run), "", *_matrix(run), ""]
+    lines = [*_header(run), "", *_matrix(run), ""]
     failing = sorted((o for o in run.outcomes if _needs_block(o)), key=lambda o: o.gate.rank)
     for outcome in failing[:MAX_BLOCKS]:
         lines += [*block(outcome, run), ""]
     if len(failing) > MAX_BLOCKS:
-        lines += [f"{len(failing) - MAX_BLOCKS:,} more; all of them: --output concise, or the JSON report", ""]
+        lines += [
+            f"{len(failing) - MAX_BLOCKS:,} more; all of them: --output concise, or the JSON report",
+            "",
+        ]
     return [*lines, *_footer(run, next_command=next_command, json_path=json_path)]
 
 
@@ -48,7 +51,7 @@ def concise(run: Run, *, next_command: str, json_path: str) -> list[str]:
     return [*lines, *_footer(run, next_command=next_command, json_path=json_path)]
 
 
-def header(run: Run) -> list[str]:
+def _header(run: Run) -> list[str]:
     """Return who was compared with whom, on what."""
     cases = f"{len(run.outcomes):,} case{'' if len(run.outcomes) == 1 else 's'}"
     lines = [f"parity {run.version}    {cases}"]
@@ -96,7 +99,9 @@ def block(outcome: Outcome, run: Run) -> list[str]:
             lines.append(f" --> {outcome.source}")
         lines += _steps(judgement)
         if verdict is Verdict.STALE:
-            lines += _bullet(f"declared to depart ({outcome.deviation}) but is within: remove the declaration")
+            lines += _bullet(
+                f"declared to depart ({outcome.deviation}) but is within: remove the declaration"
+            )
         if judgement.note:
             lines += _bullet(judgement.note)
     lines += _reference(outcome, run)
@@ -164,7 +169,12 @@ def _number(value: float | None) -> str:
 
 def _bullet(text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent="  = ", subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent="  = ",
+        subsequent_indent="    ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -192,7 +202,9 @@ def _footer(run: Run, *, next_command: str, json_path: str) -> list[str]:
     if wrong:
         lines += [f"reference {run.reference.spec}: {', '.join(wrong)}"]
     if run.deviations:
-        lines.append(f"{run.deviations} deviation{'s' if run.deviations > 1 else ''} declared for {run.target.spec}")
+        lines.append(
+            f"{run.deviations} deviation{'s' if run.deviations > 1 else ''} declared for {run.target.spec}"
+        )
     if run.left_out:
         lines.append(f"{run.left_out:,} selected cases were left out by --time-box: nothing is known of them")
     if run.interrupted:

@@ -173,7 +173,7 @@ EXPECTED = {
             [np.stack((rotate(Q[0], [0, 5, 9], 100.0, False), rotate(Q[0], [1, 2, 3], 100.0, False)))],
         )
     ],
-    "embedding": [([(X, "f64"), ([[3, 0], [1, 1]], "i64")], {}, [X[[[3, 0], [1, 1]]]])],
+    "embedding": [([(X, "f64"), ([[3, 0], [1, 1]], "i64")], {}, [X[np.array([[3, 0], [1, 1]])]])],
     "gather": [([(X, "f64"), (INDEX, "i64")], {"dim": 0}, [np.take_along_axis(X, INDEX, 0)])],
     "index_put": [
         (

@@ -26,7 +26,9 @@ def parity(tmp_path: Path) -> Parity:
 
     def run(*arguments: str, cwd: Path = tmp_path) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "parity", *arguments]
-        return subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=300
+        )
 
     return run
 
@@ -35,7 +37,20 @@ def parity(tmp_path: Path) -> Parity:
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A golden root with the smoke cases of two families, recorded once."""
     root = tmp_path_factory.mktemp("recorded")
-    command = [sys.executable, "-m", "parity", "record", "--backend", "cpu", "--suite", "smoke", "--golden", "."]
-    done = subprocess.run([*command, "ops/exp", "ops/topk"], cwd=root, env=environment(), capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "parity",
+        "record",
+        "--backend",
+        "cpu",
+        "--suite",
+        "smoke",
+        "--golden",
+        ".",
+    ]
+    done = subprocess.run(
+        [*command, "ops/exp", "ops/topk"], cwd=root, env=environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return root

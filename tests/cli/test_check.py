@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -52,10 +51,10 @@ def changed(recording: Recording, change: float) -> Recording:
     """The same recording with every float result scaled, as a faulty device would have written it."""
     tensors, names = {}, {}
     for digest, tensor in recording.tensors.items():
-        if tensor.dtype.name == "f32":
-            tensor = HostTensor.of(tensor.array() * np.float32(change), tensor.dtype)
-        names[digest] = tensor.digest()
-        tensors[names[digest]] = tensor
+        is_changed = tensor.dtype.name == "f32"
+        kept = HostTensor.of(tensor.array() * np.float32(change), tensor.dtype) if is_changed else tensor
+        names[digest] = kept.digest()
+        tensors[names[digest]] = kept
     steps = []
     for step in recording.steps:
         outputs = tuple(dataclasses.replace(ref, digest=names[ref.digest]) for ref in step.outputs)
@@ -84,9 +83,13 @@ def test_a_check_against_goldens_is_within_and_writes_every_report(
     assert not list((tmp_path / ".parity").glob("run-*")), "the working folder is removed"
 
 
-def test_recordings_are_judged_against_recordings_with_no_device(parity: Parity, recorded: Path, tmp_path: Path) -> None:
+def test_recordings_are_judged_against_recordings_with_no_device(
+    parity: Parity, recorded: Path, tmp_path: Path
+) -> None:
     target = loose(recorded, tmp_path / "target")
-    done = parity("check", "ops/exp", "ops/topk", "--suite", "smoke", "--ref", str(recorded), "--target", str(target))
+    done = parity(
+        "check", "ops/exp", "ops/topk", "--suite", "smoke", "--ref", str(recorded), "--target", str(target)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "target      " in done.stdout and "recordings" in done.stdout
 
@@ -95,7 +98,9 @@ def test_a_planted_fault_in_a_recording_exceeds(parity: Parity, recorded: Path, 
     target = loose(recorded, tmp_path / "target")
     for path in golden_files(target):
         arrow.write(changed(arrow.read(path), 1.0001), path)
-    done = parity("check", "ops/exp:dtype=f32", "--suite", "smoke", "--ref", "oracle", "--target", str(target))
+    done = parity(
+        "check", "ops/exp:dtype=f32", "--suite", "smoke", "--ref", "oracle", "--target", str(target)
+    )
     assert done.returncode == 1, done.stdout + done.stderr
     assert "EXCEEDS ops/exp:" in done.stdout
     assert done.stdout.splitlines()[-1].endswith("--last-failed")
@@ -133,7 +138,9 @@ def test_a_damaged_manifest_is_exit_3_before_anything_runs(parity: Parity, copie
     assert done.stderr.startswith(f"GoldenError: {manifest}")
 
 
-def test_a_missing_reference_leaves_the_target_judged_and_is_exit_3(parity: Parity, recorded: Path, tmp_path: Path) -> None:
+def test_a_missing_reference_leaves_the_target_judged_and_is_exit_3(
+    parity: Parity, recorded: Path, tmp_path: Path
+) -> None:
     target = loose(recorded, tmp_path / "target")
     arguments = ("ops/exp", "ops/topk", "--suite", "smoke", "--target", str(target))
     subset = tmp_path / "subset"
@@ -176,7 +183,7 @@ def test_ctrl_c_prints_what_was_judged_and_leaves_no_child(tmp_path: Path) -> No
         stderr=subprocess.PIPE,
         text=True,
         # A runner in the background ignores SIGINT, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call, no locks
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / ".parity").glob("run-*/target/**/*.arrow")):
@@ -196,7 +203,7 @@ def children_in(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and Path(os.readlink(entry / "cwd")).is_relative_to(folder):
+            if entry.name.isdigit() and (entry / "cwd").readlink().is_relative_to(folder):
                 found.append((entry / "cmdline").read_text())
         except OSError:
             continue

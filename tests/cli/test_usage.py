@@ -10,12 +10,16 @@ import pytest
 import parity as package
 from tests.cli.conftest import Parity, environment
 
+
 @pytest.mark.parametrize(
     "arguments, text",
     [
         (("check", "--target", "cpuu"), "UsageError: unknown backend 'cpuu'; did you mean 'cpu'?"),
         (("check", "--ref", "cpu+lazzy"), "UsageError: 'cpu+lazzy': cpu has no mode 'lazzy'"),
-        (("check", "--target", "CPU!"), "UsageError: 'CPU!' is not a backend: expected family[/flavour][:index][+mode]"),
+        (
+            ("check", "--target", "CPU!"),
+            "UsageError: 'CPU!' is not a backend: expected family[/flavour][:index][+mode]",
+        ),
         (("check", "--target", "./nowhere"), "UsageError: nowhere: is not a folder of recordings"),
         (("check", "ops/sofmax"), "UsageError: 'ops/sofmax' names no case; did you mean 'ops/softmax'?"),
         (("check", "ops/softmax[bf16]"), "UsageError: 'ops/softmax[bf16]' is not a case or selector"),
@@ -82,7 +86,9 @@ def test_list_prints_one_id_a_line(parity: Parity) -> None:
 
 def test_a_reader_that_closes_the_pipe_early_is_no_error(tmp_path: Path) -> None:
     command = f"{sys.executable} -m parity list | head -1"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ops/")
 

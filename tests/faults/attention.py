@@ -134,7 +134,9 @@ def _flash(scores: Tensor, v: Tensor, how: Arithmetic, *, tile: int = 32, rescal
         part, values = scores[..., start : start + tile], v[..., start : start + tile, :]
         new = torch.maximum(top, part.amax(-1, keepdim=True))
         base = torch.where(new == -torch.inf, 0.0, new)
-        scale = torch.where(top == -torch.inf, 0.0, exp(top - base, how)) if rescaled else torch.ones_like(top)
+        scale = (
+            torch.where(top == -torch.inf, 0.0, exp(top - base, how)) if rescaled else torch.ones_like(top)
+        )
         e = exp(part - base, how)
         denominator = denominator * scale + total(e, how)[..., None]
         y = y * (scale if rescaled else 1.0) + contracted(e, values, how)

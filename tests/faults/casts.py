@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from faults.kernel import Moves
 from faults.problem import Outputs, Problem
 
@@ -88,10 +87,14 @@ def _directed(values: Floats, to: DType, bug: str) -> np.ndarray:
     larger = np.abs(near) > np.abs(values)
     if bug == "truncated":
         return np.where(np.isfinite(values) & larger, code - 1, code).astype(code.dtype)
-    next_code = np.where(np.abs(near) < np.abs(values), np.minimum(code + 1, to.max_code | (code & (1 << (to.bits - 1)))), code)
+    next_code = np.where(
+        np.abs(near) < np.abs(values), np.minimum(code + 1, to.max_code | (code & (1 << (to.bits - 1)))), code
+    )
     above = decode(next_code.astype(code.dtype), to)
     if bug == "ties_away":
-        tie = np.isfinite(values) & (np.abs(above) - np.abs(values) == np.abs(values) - np.abs(near)) & ~larger
+        tie = (
+            np.isfinite(values) & (np.abs(above) - np.abs(values) == np.abs(values) - np.abs(near)) & ~larger
+        )
         return np.where(tie, next_code, code).astype(code.dtype)
     up = np.isfinite(values) & (values > 0)
     return np.where(up, next_code, code).astype(code.dtype)

@@ -56,7 +56,11 @@ def gather(p: Problem, bug: str) -> Outputs:
             rolled = np.moveaxis(x, dim, other).reshape(-1)
             x = np.resize(rolled, x.shape)
         case "read_as_dense":
-            flat = np.arange(index.size) // index.shape[dim] * x.shape[dim] if index.ndim else np.zeros(1, np.int64)
+            flat = (
+                np.arange(index.size) // index.shape[dim] * x.shape[dim]
+                if index.ndim
+                else np.zeros(1, np.int64)
+            )
             at = (flat + index.reshape(-1)) % x.size
             return _as(p, x.reshape(-1)[at].reshape(index.shape))
         case "cut_to_32_bits" if x.dtype.itemsize == 8:
@@ -206,7 +210,11 @@ def _meeting(p: Problem, bug: str) -> tuple[Tensor, Tensor, Tensor]:
         index, rows = _slots(p, bug)
         rest = x[0].numel() if len(x) else 0
         slots = torch.from_numpy(index)[:, None] * rest + torch.arange(rest)
-        return x, slots.reshape(-1), to_float64(HostTensor.of(np.ascontiguousarray(rows), p.dtype)).reshape(-1)
+        return (
+            x,
+            slots.reshape(-1),
+            to_float64(HostTensor.of(np.ascontiguousarray(rows), p.dtype)).reshape(-1),
+        )
     dim, index, src = p.integer("dim"), p.x(1), p.x(2)
     if bug == "index_off_by_one":
         index = (index + 1) % x.shape[dim]
@@ -266,22 +274,43 @@ KERNELS = {
     ),
     "gather": Moves(
         compute=gather,
-        bugs=("index_off_by_one", "last_row_out_of_reach", "other_dimension", "read_as_dense", "cut_to_32_bits"),
+        bugs=(
+            "index_off_by_one",
+            "last_row_out_of_reach",
+            "other_dimension",
+            "read_as_dense",
+            "cut_to_32_bits",
+        ),
     ),
     "where": Moves(compute=where, bugs=("inverted", "by_arithmetic", "scalar_from_first_row")),
     "cat": Moves(compute=cat, bugs=("order_reversed", "first_for_all", "offset_at_tile", "tail_not_copied")),
     "tril": Moves(
         compute=triangle,
-        bugs=("diagonal_one_more", "diagonal_one_less", "other_side", "strict", "by_arithmetic", "minus_zero"),
+        bugs=(
+            "diagonal_one_more",
+            "diagonal_one_less",
+            "other_side",
+            "strict",
+            "by_arithmetic",
+            "minus_zero",
+        ),
     ),
     "triu": Moves(
         compute=triangle,
-        bugs=("diagonal_one_more", "diagonal_one_less", "other_side", "strict", "by_arithmetic", "minus_zero"),
+        bugs=(
+            "diagonal_one_more",
+            "diagonal_one_less",
+            "other_side",
+            "strict",
+            "by_arithmetic",
+            "minus_zero",
+        ),
     ),
     "triu_indices": Moves(compute=triu_indices, bugs=("diagonal_one_more", "columns_first", "by_columns")),
     "slice": Moves(compute=slice_, bugs=("from_start_of_storage", "one_later", "stride_ignored")),
     "slice_assign": Moves(
-        compute=slice_assign, bugs=("written_to_copy", "one_later", "first_value_for_all", "written_everywhere")
+        compute=slice_assign,
+        bugs=("written_to_copy", "one_later", "first_value_for_all", "written_everywhere"),
     ),
     "index_put": Moves(
         compute=index_put,

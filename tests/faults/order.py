@@ -17,7 +17,11 @@ Array = np.ndarray
 def _keys(p: Problem, bug: str) -> tuple[Array, int]:
     """Return float64 keys that order as torch does, NaN above infinity, the ordered dimension last."""
     raw, dim = p.raw(0), p.integer("dim")
-    keys = decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape) if p.dtype.is_float else raw.astype(np.float64)
+    keys = (
+        decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape)
+        if p.dtype.is_float
+        else raw.astype(np.float64)
+    )
     keys = np.moveaxis(keys, dim, -1) if keys.ndim else keys.reshape(1)
     match bug:
         case "by_magnitude":
@@ -99,7 +103,13 @@ def as_right(p: Problem, outputs: Outputs) -> bool:
     code = f"u{moved[0].dtype.itemsize}"
     x, got = (np.ascontiguousarray(a).reshape(-1, a.shape[-1]).view(code) for a in moved)
     best = np.take_along_axis(keys, _order(keys, descending=descending, last_first=False), -1)
-    rows = zip(keys.reshape(-1, keys.shape[-1]), best.reshape(-1, keys.shape[-1]), x, got, index.reshape(-1, index.shape[-1]))
+    rows = zip(
+        keys.reshape(-1, keys.shape[-1]),
+        best.reshape(-1, keys.shape[-1]),
+        x,
+        got,
+        index.reshape(-1, index.shape[-1]),
+    )
     return all(_row_is_right(*row, stable=bool(p.attrs.get("stable"))) for row in rows)
 
 
@@ -111,7 +121,9 @@ def _row_is_right(keys: Array, best: Array, x: Array, got: Array, index: Array, 
         zero = keys[i] == 0 and (got[place] << np.uint8(1)) == 0
         if not same or (got[place] != x[i] and not np.isnan(keys[i]) and not zero):
             return False
-        tied = place and (best[place] == best[place - 1] or (np.isnan(best[place]) and np.isnan(best[place - 1])))
+        tied = place and (
+            best[place] == best[place - 1] or (np.isnan(best[place]) and np.isnan(best[place - 1]))
+        )
         if stable and tied and index[place - 1] > i:
             return False
     return True

@@ -183,7 +183,12 @@ def _away(y: Tensor, to: DType) -> HostTensor | None:
 
 
 def _saturated(y: Tensor, to: DType) -> HostTensor:
-    return store(y.nan_to_num(nan=torch.nan, posinf=to.max_finite, neginf=-to.max_finite).clamp(-to.max_finite, to.max_finite), to)
+    return store(
+        y.nan_to_num(nan=torch.nan, posinf=to.max_finite, neginf=-to.max_finite).clamp(
+            -to.max_finite, to.max_finite
+        ),
+        to,
+    )
 
 
 def _nan_swallowed(y: Tensor, to: DType) -> HostTensor:

@@ -41,7 +41,9 @@ def _exp(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
         # Schraudolph's linear significand with a quadratic correction: about 2^-9 of the result.
         scaled = (x * 1.4426950408889634).clamp(-126, 127)
         f = scaled - scaled.floor()
-        return torch.where(x.isfinite(), torch.exp2(scaled.floor()) * (1 + f * (0.6565 + 0.3435 * f)), x.exp())
+        return torch.where(
+            x.isfinite(), torch.exp2(scaled.floor()) * (1 + f * (0.6565 + 0.3435 * f)), x.exp()
+        )
     return exp(x, how)
 
 
@@ -167,7 +169,9 @@ def gelu_tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     if how.fused or how.exp2:
         # 1 + tanh a = 2 / (1 + e^-2a)
         return how.divide(x, 1 + _exp(-2 * inner, how, bug))
-    return how.mid(x / 2) * how.mid(1 + how.mid(tanh(inner, how, "by_fast_exp" if bug == "by_fast_exp" else "")))
+    return how.mid(x / 2) * how.mid(
+        1 + how.mid(tanh(inner, how, "by_fast_exp" if bug == "by_fast_exp" else ""))
+    )
 
 
 def _pointwise(function: Function) -> Callable[[Problem, Arithmetic, str], Tensor]:
@@ -204,7 +208,9 @@ KERNELS = {
     "tanh": _kernel(tanh, "tails_cut", "cancels_near_0", "pade", "identity_near_0"),
     "silu": _kernel(silu, "hard", "tails_cut", "quick", "overflow_nan", "relu"),
     "gelu_erf": _kernel(gelu_erf, "other_gelu", "quick", "tails_cut", "coarse_erf", "relu"),
-    "gelu_tanh": _kernel(gelu_tanh, "other_gelu", "quick", "tails_cut", "cubic_omitted", "short_constants", "relu"),
+    "gelu_tanh": _kernel(
+        gelu_tanh, "other_gelu", "quick", "tails_cut", "cubic_omitted", "short_constants", "relu"
+    ),
     "swiglu": Kernel(
         compute=swiglu,
         bugs=(

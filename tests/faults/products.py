@@ -49,7 +49,9 @@ def product(p: Problem, a: Tensor, b: Tensor, how: Arithmetic, bug: str) -> Tens
         case "partial_sums_rounded":
             ends = [K * i // 4 for i in range(5)]
             parts = [
-                nearest(contracted(a[..., i:j], b[..., i:j, :], how), p.out.name if p.out.bits == 16 else "bf16")
+                nearest(
+                    contracted(a[..., i:j], b[..., i:j, :], how), p.out.name if p.out.bits == 16 else "bf16"
+                )
                 for i, j in zip(ends, ends[1:])
             ]
             return total(torch.stack(parts, -1), how)

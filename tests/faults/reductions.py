@@ -80,7 +80,9 @@ def cumsum(p: Problem, how: Arithmetic, bug: str) -> Tensor:
             y = y - before
         case "carry_of_block_before_last":
             start = torch.arange(x.shape[-1]) // 32 * 32
-            before = torch.where(start > 32, y[..., (start - 1).clamp(min=0)] - y[..., (start - 33).clamp(min=0)], 0.0)
+            before = torch.where(
+                start > 32, y[..., (start - 1).clamp(min=0)] - y[..., (start - 33).clamp(min=0)], 0.0
+            )
             y = y - before
         case "carry_rounded":
             start = torch.arange(x.shape[-1]) // 32 * 32
@@ -119,7 +121,11 @@ def _exp(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
             whole = scaled.floor()
             step = ((scaled - whole) * 256).floor() / 256
             slope = (torch.exp2(step + 1 / 256) - torch.exp2(step)) * 256
-            return torch.where(x.isfinite(), (torch.exp2(step) + slope * (scaled - whole - step)) * torch.exp2(whole), x.exp())
+            return torch.where(
+                x.isfinite(),
+                (torch.exp2(step) + slope * (scaled - whole - step)) * torch.exp2(whole),
+                x.exp(),
+            )
         case "exp_bf16":
             return nearest(x.exp(), "bf16")
         case _:
@@ -168,7 +174,9 @@ def log_softmax(p: Problem, how: Arithmetic, bug: str) -> Tensor:
         case "base_2_logarithm":
             y = (x - base) - denominator.log2()
         case "masked_row_zero":
-            y = torch.where((x == -torch.inf).all(-1, keepdim=True), -torch.inf, (x - base) - how.off(denominator.log()))
+            y = torch.where(
+                (x == -torch.inf).all(-1, keepdim=True), -torch.inf, (x - base) - how.off(denominator.log())
+            )
         case _ if how.reciprocal:
             y = x - (base + how.off(denominator.log()))
         case _:
@@ -206,7 +214,9 @@ SOFTMAX = (
 KERNELS = {
     "sum": Kernel(compute=reduce_sum, bugs=POSITIONS, arithmetics=LOW_SUMS),
     "mean": Kernel(
-        compute=reduce_sum, bugs=(*POSITIONS, "padding_counted", "n_minus_1", "sum_rounded"), arithmetics=LOW_SUMS
+        compute=reduce_sum,
+        bugs=(*POSITIONS, "padding_counted", "n_minus_1", "sum_rounded"),
+        arithmetics=LOW_SUMS,
     ),
     "cumsum": Kernel(
         compute=cumsum,

@@ -109,7 +109,14 @@ def _of_step(p: Problem, *, seed: int, judged_only: bool) -> Iterator[Trial]:
             accepted = {"derived": derived(outputs, expected)}
             accepted |= {} if reference is None else baselines(outputs, reference)
         return Trial(
-            seed=seed, case=p.case, family=p.family, dtype=dtype, dist=p.dist, name=name, kind=kind, accepted=accepted
+            seed=seed,
+            case=p.case,
+            family=p.family,
+            dtype=dtype,
+            dist=p.dist,
+            name=name,
+            kind=kind,
+            accepted=accepted,
         )
 
     for name, outputs in legitimate.items():

@@ -34,7 +34,12 @@ def output(**changed: object) -> OutputJudgement:
 def within() -> CaseJudgement:
     evidence = Evidence(elements=16, inputs_digest="sha256:00", witness=WITNESS)
     step = StepJudgement(
-        name="softmax", op="softmax", verdict=Verdict.WITHIN, outputs=(output(),), evidence=evidence, seconds=0.5
+        name="softmax",
+        op="softmax",
+        verdict=Verdict.WITHIN,
+        outputs=(output(),),
+        evidence=evidence,
+        seconds=0.5,
     )
     return CaseJudgement(verdict=Verdict.WITHIN, steps=(step,))
 

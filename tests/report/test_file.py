@@ -15,7 +15,7 @@ def test_a_folder_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
-    with pytest.raises(UsageError, match="cannot write .*f/run.json: "):
+    with pytest.raises(UsageError, match=r"cannot write .*f/run\.json: "):
         require_writable(tmp_path / "f" / "run.json")
 
 

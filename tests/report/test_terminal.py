@@ -59,7 +59,10 @@ def test_concise_is_one_line_for_each_case_that_needs_attention(mixed: Run) -> N
     lines = terminal.concise(mixed, next_command="n", json_path="j")
     assert lines[:3] == [
         "cases/ops/softmax.py:7: EXCEEDS ops/softmax:dtype=f16,shape=2x8 softmax: worst 41.25 > 1",
-        "cases/ops/softmax.py:7: FELL_BACK ops/sort:dtype=bf16 softmax: aten::sort ran on cpu, not on the target",
+        (
+            "cases/ops/softmax.py:7: FELL_BACK ops/sort:dtype=bf16 softmax: "
+            "aten::sort ran on cpu, not on the target"
+        ),
         "cases/ops/softmax.py:7: REFERENCE UNJUDGED ops/sort:dtype=f16: golden: has no recording of it",
     ]
 

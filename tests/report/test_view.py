@@ -19,7 +19,10 @@ def test_all_within_is_exit_0() -> None:
 
 @pytest.mark.parametrize("verdict", [v for v in Verdict if v.departs])
 def test_every_departure_is_exit_1_even_beside_an_unjudged_case(verdict: Verdict) -> None:
-    assert run_of(outcome("ops/a:x=1", departing(verdict, note="n")), outcome("ops/b:x=1", UNJUDGED)).exit_code == 1
+    assert (
+        run_of(outcome("ops/a:x=1", departing(verdict, note="n")), outcome("ops/b:x=1", UNJUDGED)).exit_code
+        == 1
+    )
 
 
 def test_an_unjudged_case_is_exit_3() -> None:

@@ -44,8 +44,9 @@ def attention(q: Question) -> tuple[Expected, ...]:
     relx^2 = (0.42 u)^2 (D S_a^2/6 + 4 s^2 + 2 d^2 + S/3 + 8) + (0.42 u_P)^2;
     sigma^2 = (p^2 relx^2) v^2 + (0.42 u_P y)^2 + (0.42 u)^2 S (p^2 v^2 / 6 + y^2 / 3).
     u_P is 0 unless the profile declares `p_rounded`, the roundoff of scores is u unless it
-    declares `scores_rounded`. A rounded p that underflows costs eta_P / (2 sum) |v|. Weights are convex, so no error exceeds 2 max |v|. A fully masked
-    row is 0 or NaN: kernels give either (pytorch #103749).
+    declares `scores_rounded`. A rounded p that underflows costs eta_P / (2 sum) |v|. Weights are
+    convex, so no error exceeds 2 max |v|. A fully masked row is 0 or NaN: kernels give either
+    (pytorch #103749).
     """
     query, key, v = q.inputs[:3]
     assert query is not None and key is not None and v is not None

@@ -12,7 +12,7 @@ from parity.judge.budget import Exact, Expected, Question
 
 __all__ = ["cast"]
 
-Codes = npt.NDArray[np.generic]
+_Codes = npt.NDArray[np.generic]
 
 
 def cast(q: Question) -> tuple[Expected, ...]:
@@ -29,7 +29,7 @@ def cast(q: Question) -> tuple[Expected, ...]:
         return (Exact(bits=x.contiguous()),)
     if to.kind is not Kind.FLOAT:
         return (_to_integer(x, to),)
-    values = float_values(x)
+    values = _float_values(x)
     if not x.dtype.is_float and to.bits < 64:
         values = _sticky(np.asarray(x.array(), order="C"), values)
     legal = [encode(values, to)]
@@ -43,7 +43,7 @@ def cast(q: Question) -> tuple[Expected, ...]:
     return (Exact(bits=tensors[0], alternatives=tuple(tensors[1:]), any_nan=True),)
 
 
-def float_values(x: HostTensor) -> npt.NDArray[np.float64]:
+def _float_values(x: HostTensor) -> npt.NDArray[np.float64]:
     """Return the elements in float64, row-major; exact for floats and integers below 2^53."""
     array = np.asarray(x.array(), order="C")
     if x.dtype.is_float:
@@ -51,7 +51,7 @@ def float_values(x: HostTensor) -> npt.NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _sticky(exact: Codes, rounded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _sticky(exact: _Codes, rounded: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Round integers to odd in float64, so that the second rounding sees that bits were lost."""
     result = rounded.copy()
     # Only beyond 2^53 is anything lost, and few elements are: Python integers stay readable.
@@ -67,10 +67,10 @@ def _sticky(exact: Codes, rounded: npt.NDArray[np.float64]) -> npt.NDArray[np.fl
 def _to_integer(x: HostTensor, to: DType) -> Exact:
     array = np.asarray(x.array(), order="C")
     if to.kind is Kind.BOOL:
-        return Exact(bits=HostTensor.of(float_values(x) != 0 if x.dtype.is_float else array != 0, to))
+        return Exact(bits=HostTensor.of(_float_values(x) != 0 if x.dtype.is_float else array != 0, to))
     if not x.dtype.is_float:
         return Exact(bits=HostTensor.of(array.astype(to.storage), to))
-    values = np.trunc(float_values(x))
+    values = np.trunc(_float_values(x))
     low = -(2.0 ** (to.bits - 1)) if to.signed else 0.0
     high = 2.0 ** (to.bits - 1) if to.signed else 2.0**to.bits
     defined = (values >= low) & (values < high)
@@ -80,5 +80,3 @@ def _to_integer(x: HostTensor, to: DType) -> Exact:
 
 def _tensor(codes: npt.NDArray[np.unsignedinteger], to: DType) -> HostTensor:
     return HostTensor.of(codes.reshape(-1).view(to.storage).reshape(codes.shape), to)
-
-

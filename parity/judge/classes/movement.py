@@ -27,14 +27,20 @@ __all__ = [
     "where",
 ]
 
-Array = npt.NDArray[np.generic]
+_Array = npt.NDArray[np.generic]
 
 
-def _arrays(q: Question) -> list[Array]:
+def _arrays(q: Question) -> list[_Array]:
     return [t.array() for t in q.raw if t is not None]
 
 
-def _exact(q: Question, result: Array, *, source: int = 0) -> tuple[Expected, ...]:
+def _integers(q: Question, position: int) -> npt.NDArray[np.int64]:
+    tensor = q.raw[position]
+    assert tensor is not None
+    return tensor.array().astype(np.int64)
+
+
+def _exact(q: Question, result: _Array, *, source: int = 0) -> tuple[Expected, ...]:
     like = q.raw[source]
     assert like is not None
     return (Exact(bits=HostTensor.of(result, like.dtype)),)
@@ -48,7 +54,7 @@ def embedding(q: Question) -> tuple[Expected, ...]:
 
 def gather(q: Question) -> tuple[Expected, ...]:
     """y[i, j] = x[index[i, j], j] (for dim 0), bit for bit; index may be smaller than x."""
-    x, index = _arrays(q)
+    x, index = _arrays(q)[0], _integers(q, 1)
     dim = q.integer("dim") % max(x.ndim, 1)
     x = x[tuple(slice(None) if i == dim else slice(n) for i, n in enumerate(index.shape))]
     return _exact(q, np.take_along_axis(x, index, axis=dim))
@@ -75,7 +81,7 @@ def triu(q: Question) -> tuple[Expected, ...]:
     return _exact(q, _triangle(q, lower=False))
 
 
-def _triangle(q: Question, *, lower: bool) -> Array:
+def _triangle(q: Question, *, lower: bool) -> _Array:
     x = _arrays(q)[0]
     row, column = np.arange(x.shape[-2])[:, None], np.arange(x.shape[-1])[None, :]
     offset = column - row
@@ -111,9 +117,10 @@ def index_put(q: Question) -> tuple[Expected, ...]:
     """
     if q.attrs["accumulate"]:
         return accumulated_index_put(q)
-    x, index, values = _arrays(q)
+    x, _, values = _arrays(q)
+    index = _integers(q, 1)
+    rows = np.broadcast_to(values, (*index.shape, *x.shape[1:])).reshape(-1, *x.shape[1:])
     index = np.where(index < 0, index + x.shape[0], index).reshape(-1)
-    rows = np.broadcast_to(values, (*_arrays(q)[1].shape, *x.shape[1:])).reshape(-1, *x.shape[1:])
     result = np.array(x)
     result[index] = rows
     if np.unique(index).size == index.size:
@@ -123,7 +130,7 @@ def index_put(q: Question) -> tuple[Expected, ...]:
 
     def wrong(outputs: tuple[HostTensor, ...]) -> npt.NDArray[np.bool_]:
         got = _bits(np.asarray(outputs[0].array(), order="C"))
-        bad = got != _bits(result)
+        bad: npt.NDArray[np.bool_] = got != _bits(result)
         for row in np.unique(index):
             written = _bits(np.asarray(rows[index == row], order="C"))
             bad[row] = ~(written == got[row]).any(0)
@@ -133,5 +140,5 @@ def index_put(q: Question) -> tuple[Expected, ...]:
     return (SetValued(dtype=like.dtype, shape=like.shape, wrong=wrong, rule=rule),)
 
 
-def _bits(array: Array) -> Array:
+def _bits(array: _Array) -> _Array:
     return array.view(f"u{array.dtype.itemsize}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,10 +13,11 @@ from parity.judge.budget import Expected, Question, SetValued
 
 __all__ = ["argmax", "sort", "topk"]
 
-Mask = npt.NDArray[np.bool_]
+_Mask = npt.NDArray[np.bool_]
+_T = TypeVar("_T", bound=np.generic)
 
 
-def order_key(tensor: HostTensor) -> npt.NDArray[np.float64]:
+def _order_key(tensor: HostTensor) -> npt.NDArray[np.float64]:
     """Return float64 values that order as torch does: NaN above everything, −0 equal to 0."""
     array = tensor.array()
     if tensor.dtype.is_float:
@@ -26,7 +29,7 @@ def order_key(tensor: HostTensor) -> npt.NDArray[np.float64]:
     return values
 
 
-def _last(array: npt.NDArray[np.generic], dim: int) -> npt.NDArray[np.generic]:
+def _last(array: npt.NDArray[_T], dim: int) -> npt.NDArray[_T]:
     return np.moveaxis(array, dim, -1) if array.ndim else array.reshape(1)
 
 
@@ -48,7 +51,7 @@ def sort(q: Question) -> tuple[Expected, ...]:
 def _ranked(q: Question, *, k: int, descending: bool, stable: bool) -> tuple[Expected, ...]:
     x, dim = q.raw[0], q.integer("dim")
     assert x is not None
-    keys = _last(order_key(x), dim)
+    keys = _last(_order_key(x), dim)
     # NaN ranks as larger than infinity.
     ranks = np.where(np.isnan(keys), np.inf, keys)
     nan_last = np.lexsort((np.isnan(keys), ranks), axis=-1)
@@ -58,11 +61,11 @@ def _ranked(q: Question, *, k: int, descending: bool, stable: bool) -> tuple[Exp
     if shape:
         shape[dim] = k
 
-    def wrong_values(outputs: tuple[HostTensor, ...]) -> Mask:
-        got = _last(order_key(outputs[0]), dim)
+    def wrong_values(outputs: tuple[HostTensor, ...]) -> _Mask:
+        got = _last(_order_key(outputs[0]), dim)
         return _back(~_same(got, expected), dim, tuple(shape))
 
-    def wrong_indices(outputs: tuple[HostTensor, ...]) -> Mask:
+    def wrong_indices(outputs: tuple[HostTensor, ...]) -> _Mask:
         index = _last(outputs[1].array().astype(np.int64), dim)
         bad = (index < 0) | (index >= keys.shape[-1])
         inside = np.where(bad, 0, index)
@@ -80,11 +83,11 @@ def _ranked(q: Question, *, k: int, descending: bool, stable: bool) -> tuple[Exp
     )
 
 
-def _same(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> Mask:
+def _same(a: npt.NDArray[np.generic], b: npt.NDArray[np.generic]) -> _Mask:
     return (a == b) | (np.isnan(a) & np.isnan(b))  # type: ignore[no-any-return]  # numpy's ufunc stubs lose the type
 
 
-def _repeated(index: npt.NDArray[np.int64]) -> Mask:
+def _repeated(index: npt.NDArray[np.int64]) -> _Mask:
     """Mark indices that stand more than once in their row."""
     order = np.argsort(index, axis=-1, kind="stable")
     ordered = np.take_along_axis(index, order, -1)
@@ -97,7 +100,7 @@ def _repeated(index: npt.NDArray[np.int64]) -> Mask:
     return result
 
 
-def _back(mask: Mask, dim: int, shape: tuple[int, ...]) -> Mask:
+def _back(mask: _Mask, dim: int, shape: tuple[int, ...]) -> _Mask:
     return np.moveaxis(mask, -1, dim) if shape else mask.reshape(())
 
 
@@ -105,20 +108,18 @@ def argmax(q: Question) -> tuple[Expected, ...]:
     """Index of a largest element; any of several equal ones is right, and a NaN is the largest."""
     x, dim = q.raw[0], q.integer("dim")
     assert x is not None
-    keys = _last(order_key(x), dim)
+    keys = _last(_order_key(x), dim)
     top = np.max(keys, axis=-1, keepdims=True)
     largest = _same(keys, np.broadcast_to(top, keys.shape))
     shape = list(x.shape)
     if shape:
         shape[dim : dim + 1 or None] = [1] if q.attrs["keepdim"] else []
 
-    def wrong(outputs: tuple[HostTensor, ...]) -> Mask:
+    def wrong(outputs: tuple[HostTensor, ...]) -> _Mask:
         index = outputs[0].array().astype(np.int64).reshape(keys.shape[:-1])[..., None]
         bad = (index < 0) | (index >= keys.shape[-1])
         bad |= ~np.take_along_axis(largest, np.where(bad, 0, index), -1)
-        return bad[..., 0].reshape(shape)
+        return np.asarray(bad[..., 0]).reshape(shape)
 
     rule = "the index of any largest element"
     return (SetValued(dtype=DTYPES["i64"], shape=tuple(shape), wrong=wrong, rule=rule),)
-
-

@@ -17,7 +17,7 @@ from parity.judge.budget import Budget, Expected, Question
 __all__ = ["exp", "gelu_erf", "gelu_tanh", "sigmoid", "silu", "swiglu", "tanh"]
 
 # Largest x for which exp(x) is finite in the 8-bit-exponent formats (f32, bf16 accumulate in f32).
-EXP_RANGE = 88.7
+_EXP_RANGE = 88.7
 
 
 def _budget(
@@ -53,7 +53,7 @@ def sigmoid(q: Question) -> tuple[Expected, ...]:
 
 def _out_of_range(q: Question, x: Tensor) -> Tensor:
     tiny = q.accumulator.dtype.min_normal
-    return torch.where(x < -EXP_RANGE + 2, 4 * tiny, 0.0) + _flushed(q)
+    return torch.where(x < -_EXP_RANGE + 2, 4 * tiny, 0.0) + _flushed(q)
 
 
 def tanh(q: Question) -> tuple[Expected, ...]:

@@ -67,7 +67,9 @@ def _log_sum(q: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     top, d, p, total = _exponentials(q, dim)
     u = q.accumulator.unit
     log, relative = total.log(), 3 * d + 2 * q.ulps("exp")
-    hard = u * ((p * relative).sum(dim, keepdim=True) + growth(terms, outputs=rows) + 2 * q.ulps("log") * log.abs())
+    hard = u * (
+        (p * relative).sum(dim, keepdim=True) + growth(terms, outputs=rows) + 2 * q.ulps("log") * log.abs()
+    )
     variance = (RMS_ROUNDING * u) ** 2 * (
         (p.square() * ((1.5 * d).square() + 6)).sum(dim, keepdim=True) + terms / 3 + (2 * log).square()
     )
@@ -106,7 +108,7 @@ def log_softmax(q: Question) -> tuple[Expected, ...]:
     H = u (|x| + |max| + d + |log sum| + |y|) + H(log sum): near y = 0 the operands cancel, so
     the error is absolute there (149 ulp of the result have been measured on CPU f32).
     """
-    dim, terms, rows = _rows(q)
+    _, _, rows = _rows(q)
     top, _, log, hard, variance = _log_sum(q)
     u = q.accumulator.unit
     value = torch.where(top == -torch.inf, torch.nan, q.x - top - log)
@@ -116,5 +118,3 @@ def log_softmax(q: Question) -> tuple[Expected, ...]:
     spread = (top - finite_x).square() + log.square() + value.square() + top.square()
     sigma = (variance + (RMS_ROUNDING * u) ** 2 * spread).sqrt()
     return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=sigma, independent=rows),)
-
-

@@ -8,10 +8,22 @@ from torch import Tensor
 from parity.case.dtype import DType
 from parity.judge.budget import Budget, Expected, Question, sum_error
 
-__all__ = ["addmm", "cumsum", "index_put", "linear", "matmul", "mean", "product", "scatter_add", "sum_"]
+__all__ = [
+    "addmm",
+    "cumsum",
+    "finite",
+    "index_put",
+    "linear",
+    "matmul",
+    "mean",
+    "overflows",
+    "product",
+    "scatter_add",
+    "sum_",
+]
 
 # Products of two significands of at most 12 bits are exact in a 24-bit accumulator.
-EXACT_PRODUCT_BITS = 11
+_EXACT_PRODUCT_BITS = 11
 
 
 def product(
@@ -32,7 +44,7 @@ def product(
         total=value,
         outputs=value.numel(),
         accumulator=q.accumulator,
-        exact_terms=dtype.mantissa_bits + 1 <= EXACT_PRODUCT_BITS,
+        exact_terms=dtype.mantissa_bits + 1 <= _EXACT_PRODUCT_BITS,
     )
     if weight_unit:
         hard = hard + weight_unit * magnitude
@@ -222,5 +234,3 @@ def _accumulated(q: Question, x: Tensor, src: Tensor, add: object) -> Budget:
     variance = torch.where(copied, 0.0, variance)
     free = overflows(value, add(finite(x), finite(src)), q) & ~copied
     return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
-
-
