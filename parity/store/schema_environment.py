@@ -5,6 +5,7 @@ Part of the document that `schema` describes. Does not know about steps.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,9 @@ from parity.store.fields import Field
 from parity.store.recording import Environment
 
 __all__ = ["environment_json", "read_dtype", "read_environment"]
+
+
+_RECENT: dict[str, Environment] = {}  # the latest one, by its text
 
 
 def environment_json(environment: Environment) -> dict[str, Any]:
@@ -36,6 +40,17 @@ def _sorted(value: Any) -> Any:
 
 def read_environment(field: Field) -> Environment:
     """Read it back at exact types, which `Profile.from_json` alone would not insist on."""
+    # All recordings of a run share one, and reading it costs as much as all else in a small one.
+    # The text tells 1 from 1.0 and true, which equal each other in Python.
+    text = json.dumps(field.value)
+    if text not in _RECENT:
+        found = _read_environment(field)
+        _RECENT.clear()
+        _RECENT[text] = found
+    return _RECENT[text]
+
+
+def _read_environment(field: Field) -> Environment:
     fields = field.record("backend", "setting", "profile", "provenance")
     try:
         BackendSpec.parse(fields["backend"].text())

@@ -86,6 +86,7 @@ def _node(op: ov.Node) -> GraphNode:
         precision=_text(info["runtimePrecision"]),
         output=_text(info["outputPrecisions"]),
         reads=tuple(_text(producer["layerType"]) for producer in producers),
+        layers=len(_text(info["originalLayersNames"]).split(",")),
         empty=any(shape.is_static and 0 in shape.to_shape() for shape in shapes),
     )
 
@@ -178,7 +179,10 @@ class OpenVino:
         examples = tuple(torch.zeros(tuple(t.shape), dtype=torch_dtype(_dtype_of(t))) for t in present)
         with _quiet():
             try:
-                program = torch.export.export(_Step(step, [t is not None for t in inputs]), examples)
+                # Not strict is the default since torch 2.7; before, Dynamo stood between us and export.
+                program = torch.export.export(
+                    _Step(step, [t is not None for t in inputs]), examples, strict=False
+                )
             except Exception as error:
                 words = inability(error)
                 if words is None:

@@ -24,13 +24,15 @@ class GraphNode:
 
     `layer` is its `layerType`, `precision` its `runtimePrecision`, which is that of its first
     input, `output` its `outputPrecisions`; `reads` are the layer types of the nodes that it reads,
-    `empty` says that one of them gives no element.
+    `layers` how many layers of the model were fused to it, `empty` says that something that it
+    reads gives no element.
     """
 
     layer: str
     precision: str
     output: str
     reads: tuple[str, ...] = ()
+    layers: int = 1
     empty: bool = False
 
 
@@ -52,13 +54,23 @@ def sort(graph: Sequence[GraphNode], *, device: str) -> Witness:
                 host.append(Node(kind="Const", device="host", precision=node.precision))
             elif item.empty or "Input" in item.reads:
                 passed.append(node)
-        elif item.layer in _MOVES:
+        elif item.layer in _MOVES or _only_converts(item):
             moved.append(node)
         elif item.layer not in ("Const", "Input"):
             executed.append(node)
     if not executed and not host:
         executed, moved = moved or passed, []
     return Witness(executed=tuple(executed), moved=tuple(moved), host=tuple(host))
+
+
+def _only_converts(node: GraphNode) -> bool:
+    """Whether a generated kernel is one layer that takes one float type and gives another.
+
+    A type changes in a layer of its own, so a kernel that also computes has more layers.
+    """
+    names = (node.precision, node.output)
+    floats = all(name in DTYPES and DTYPES[name].is_float for name in names)
+    return node.layer == "Subgraph" and node.layers == 1 and floats and names[0] != names[1]
 
 
 def _precision(node: GraphNode) -> str:
