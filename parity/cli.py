@@ -6,6 +6,7 @@ Imports of stages sit inside commands, for cost only: `parity --help` must not l
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -400,8 +401,6 @@ def _print(run: Run, output: _Output, *, next_command: str, json_path: str) -> N
 def _arguments(
     *, reference: str, target: str, production: bool, golden: Path | None, cases: Sequence[Path] | None
 ) -> str:
-    import shlex
-
     words = ["parity", "check", "--ref", reference, "--target", target]
     words += ["--production"] if production else []
     words += ["--golden", str(golden)] if golden else []
@@ -411,6 +410,10 @@ def _arguments(
 
 
 def _next(run: Run, repeatable: str) -> str:
-    if run.exit_code:
+    from parity.judge.verdict import Verdict
+
+    if any(outcome.gate.departs or outcome.gate is Verdict.UNJUDGED for outcome in run.outcomes):
         return f"{repeatable} --last-failed"
+    if run.interrupted or run.left_out or not run.outcomes:
+        return shlex.join(["parity", *sys.argv[1:]])
     return f"{repeatable} --suite ops" if len(run.outcomes) < 500 else f"parity show {run.outcomes[0].case}"

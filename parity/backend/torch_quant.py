@@ -105,4 +105,6 @@ def _is_packed(x: Tensor) -> bool:
 
 def _aligned(x: Tensor) -> Tensor:
     x = x.contiguous()
-    return x.clone() if x.data_ptr() % _ALIGNMENT_BYTES else x
+    # An empty tensor calls itself contiguous whatever its strides, which the kernels look at.
+    is_ready = x.numel() and not x.data_ptr() % _ALIGNMENT_BYTES
+    return x if is_ready else x.clone(memory_format=torch.contiguous_format)

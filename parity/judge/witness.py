@@ -5,23 +5,26 @@ Absence of an exception proves nothing: runtimes fall back and substitute silent
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from parity.backend.base import Node, Witness
 from parity.case.dtype import DTYPES, DType
 from parity.case.op import Op
 from parity.judge.verdict import Verdict
 
-__all__ = ["examine"]
+__all__ = ["REDUCED", "examine"]
+
+# Ways to compute float32 products with fewer bits that are no types of their own.
+REDUCED = ("tf32", "hf32", "bf16x2", "bf16x3")
 
 
-def examine(witness: Witness | None, op: Op, dtypes: Iterable[DType]) -> tuple[Verdict, str]:
+def examine(witness: Witness | None, op: Op, dtypes: Sequence[DType]) -> tuple[Verdict, str]:
     """Return what the witness of a step supports, `within` at best, and the reason when less.
 
-    `dtypes` are those of the step's inputs and outputs. A float node narrower than all of them, or
-    an op none of whose nodes ran at an asked precision, is `substituted`; wider nodes beside such
-    a one are the op's own intermediates. An `exact` op is proved by its bits, so for it a wider
-    node does not matter.
+    `dtypes` are those of the step's inputs and outputs. A node at a reduced precision, a float node
+    narrower than all of them, or an op none of whose nodes ran at an asked precision, is
+    `substituted`; wider nodes beside such a one are the op's own intermediates. An `exact` op is
+    proved by its bits, so for it a wider node does not matter.
     """
     if witness is None:
         return Verdict.UNJUDGED, "the backend gave no witness of what ran"
@@ -29,21 +32,23 @@ def examine(witness: Witness | None, op: Op, dtypes: Iterable[DType]) -> tuple[V
         return Verdict.FELL_BACK, f"{_names(witness.host)} ran on {witness.host[0].device}, not on the target"
     if not witness.executed:
         return Verdict.FELL_BACK, "nothing was executed on the target"
+    reduced = [node for node in witness.executed if node.precision in REDUCED]
+    if reduced:
+        return Verdict.SUBSTITUTED, _substitution(reduced, {d.name for d in dtypes})
     unknown = [node for node in witness.executed if node.precision not in DTYPES]
     if unknown:
         return Verdict.UNJUDGED, f"the backend does not say at which precision {_names(unknown)} ran"
-    asked = list(dtypes)
-    floats = {d.name for d in asked if d.is_float}
+    floats = {d.name for d in dtypes if d.is_float}
     ran = [(node, DTYPES[node.precision]) for node in witness.executed]
     if not floats:
-        return _integers(ran, {d.name for d in asked})
-    ran = [(node, d) for node, d in ran if d.is_float]
+        return _integers(ran, {d.name for d in dtypes})
+    as_float = [(node, d) for node, d in ran if d.is_float]
     coarsest = max(DTYPES[name].unit_roundoff for name in floats)
-    narrow = [node for node, d in ran if d.unit_roundoff > coarsest or _smaller_range(d, floats)]
+    narrow = [node for node, d in as_float if d.unit_roundoff > coarsest or _smaller_range(d, floats)]
     if narrow:
         return Verdict.SUBSTITUTED, _substitution(narrow, floats)
-    if ran and not op.exact and not any(d.name in floats | set(op.compute) for _, d in ran):
-        return Verdict.SUBSTITUTED, _substitution([node for node, _ in ran], floats)
+    if not op.exact and not any(d.name in floats | set(op.compute) for _, d in as_float):
+        return Verdict.SUBSTITUTED, _substitution(list(witness.executed), floats)
     return Verdict.WITHIN, ""
 
 

@@ -119,7 +119,7 @@ def _reference(outcome: Outcome, run: Run) -> list[str]:
         lines = [f"REFERENCE UNJUDGED {outcome.case}"] if outcome.verdict is Verdict.WITHIN else []
         return [*lines, *_bullet(f"reference {name}: {reference.note or step}")]
     if [s.verdict for s in reference.steps] == [s.verdict for s in outcome.target.steps]:
-        return _bullet(f"the reference {name} is itself {reference.verdict.value} here, at the same step")
+        return _bullet(f"the reference {name} departs too, at the same step: {reference.verdict.value}")
     lines = [f"REFERENCE {reference.verdict.value.upper().replace('_', ' ')} {outcome.case}"]
     lines += _steps(reference)
     return [*lines, *_bullet(f"{name} is itself judged by the oracle: the reference is wrong here")]

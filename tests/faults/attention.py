@@ -12,6 +12,7 @@ import torch
 from faults.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, exp, nearest, total
 from faults.kernel import LOW_SUMS, MIDDLE, Kernel
 from faults.problem import Problem
+from faults.reductions import unguarded
 from torch import Tensor
 
 __all__ = ["KERNELS"]
@@ -106,7 +107,7 @@ def _weighted(p: Problem, scores: Tensor, v: Tensor, how: Arithmetic, bug: str) 
     top = scores.amax(-1, keepdim=True) if scores.shape[-1] else torch.zeros(*scores.shape[:-1], 1)
     base = torch.where(top == -torch.inf, 0.0, top)
     if bug == "max_not_subtracted":
-        base = torch.zeros_like(base)
+        base = unguarded(scores, base, torch.zeros_like(base))
     e = how.mid(exp(scores - base, how))
     denominator = total(e, how)[..., None]
     match bug:

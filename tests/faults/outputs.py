@@ -131,8 +131,8 @@ def rows_rolled(array: Array, _: Array) -> Array | None:
     return np.roll(array, 1, axis=0) if array.ndim > 1 else None
 
 
-def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs:
-    """One bit in the middle of one element: of a largest finite one, as a zero's last bits mean nothing."""
+def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs | None:
+    """One bit in the middle of a largest finite element: in a zero it would mean nothing."""
     del p, y, stale
     flipped = []
     for tensor in right:
@@ -141,6 +141,8 @@ def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) ->
         magnitude = code & np.array(2 ** (8 * code.itemsize - 1) - 1, code.dtype)
         if tensor.dtype.is_float:
             magnitude = np.where(magnitude <= tensor.dtype.max_code, magnitude, 0)
+            if not magnitude.any():
+                return None
         code[int(magnitude.argmax())] ^= 1 << (4 * code.itemsize - 1) if tensor.dtype.name != "bool" else 1
         flipped.append(HostTensor.of(array, tensor.dtype))
     return tuple(flipped)

@@ -72,7 +72,8 @@ def sigmoid(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
         case "by_tanh":
             return 0.5 * (1 + torch.tanh(x / 2))
         case "overflow_nan":
-            return exp(x, how) / (1 + exp(x, how))
+            # Where e^x is finite this is another way to the same result.
+            return torch.where(exp(x, how) == torch.inf, torch.nan, sigmoid(x, how, ""))
     if how.fused:
         return torch.sigmoid(x)
     return how.divide(torch.ones_like(x), how.mid(1 + how.mid(_exp(-x, how, bug))))
@@ -113,7 +114,7 @@ def silu(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
         case "quick":
             return x * torch.sigmoid(1.702 * x)
         case "overflow_nan":
-            return x * exp(x, how) / (1 + exp(x, how))
+            return torch.where(exp(x, how) == torch.inf, torch.nan, silu(x, how, ""))
         case "relu":
             return x.clamp(min=0)
     if how.fused:

@@ -8,7 +8,7 @@ from faults.kernel import LOW_SUMS, MIDDLE, Kernel
 from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "unguarded"]
 
 # A sum's own bugs: positions that are lost, read twice, or read from the next row.
 POSITIONS = ("dropped_tile", "dropped_tail", "tail_twice", "reads_past_end")
@@ -96,9 +96,9 @@ def _exponentials(x: Tensor, how: Arithmetic, bug: str) -> tuple[Tensor, Tensor,
     top = x.amax(-1, keepdim=True)
     match bug:
         case "max_not_subtracted":
-            top = torch.zeros_like(top)
+            top = unguarded(x, top, torch.zeros_like(top))
         case "max_of_first_half":
-            top = x[..., : -(-x.shape[-1] // 2)].amax(-1, keepdim=True)
+            top = unguarded(x, top, x[..., : -(-x.shape[-1] // 2)].amax(-1, keepdim=True))
         case "nan_swallowed_by_max":
             top = x.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf).amax(-1, keepdim=True)
     base = torch.where(top == -torch.inf, 0.0, top)
@@ -109,6 +109,16 @@ def _exponentials(x: Tensor, how: Arithmetic, bug: str) -> tuple[Tensor, Tensor,
     if how.online and not bug:
         return base, e, _running(x, base, how)
     return base, e, total(_positions(how.mid(e), bug), how)[..., None]
+
+
+def unguarded(x: Tensor, top: Tensor, other: Tensor) -> Tensor:
+    """Return what a kernel subtracts that takes another number for the maximum, where that shows.
+
+    Where every exponential stays within float32's range, another number is another way to the
+    same result and no fault.
+    """
+    sums = (x - torch.where(other == -torch.inf, 0.0, other)).exp().sum(-1, keepdim=True)
+    return torch.where(sums.isfinite() & (sums > 2.0**-100), top, other)
 
 
 def _exp(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
@@ -170,7 +180,8 @@ def log_softmax(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     base, e, denominator = _exponentials(x, how, bug)
     match bug:
         case "log_of_softmax":
-            y = (e / denominator).log()
+            # It shows where a probability is no longer a normal number.
+            y = torch.where(e < 2.0**-126 * denominator, (e / denominator).log(), (x - base) - denominator.log())
         case "base_2_logarithm":
             y = (x - base) - denominator.log2()
         case "masked_row_zero":

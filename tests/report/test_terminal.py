@@ -80,7 +80,7 @@ def test_a_reference_that_departs_alone_gets_a_block_of_its_own() -> None:
 
 def test_a_reference_that_departs_at_the_same_step_is_one_line() -> None:
     lines = full(run_of(outcome("ops/a:x=1", EXCEEDING, EXCEEDING)))
-    assert "  = the reference cpu is itself exceeds here, at the same step" in lines
+    assert "  = the reference cpu departs too, at the same step: exceeds" in lines
     assert not any(line.startswith("REFERENCE") for line in lines)
 
 
