@@ -10,12 +10,11 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from parity.case.case import Case
     from parity.case.catalog import Catalog
     from parity.judge.deviations import Deviation
-    from parity.judge.verdict import Outcome
     from parity.report.view import Run
     from parity.run.side import Side
 
@@ -43,19 +41,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_LAST = Path(".parity/last")
-
-# typer reads these annotations at run time, on Python 3.10 too, hence Optional.
+# typer reads these annotations at run time, so the names in them are imported above.
 _Selectors = Annotated[list[str] | None, typer.Argument(metavar="SELECTOR", help="Case ids or parts of one.")]
 _Cases = Annotated[
-    Optional[list[Path]],  # noqa: UP045
+    list[Path] | None,
     typer.Option("--cases", metavar="PATH", help="More case files or folders, beside the built-in ones."),
 ]
 _Golden = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--golden", metavar="DIR", help="Folder of golden sets."),
 ]
-_Suite = Annotated[Optional[str], typer.Option(metavar="SUITE", help="smoke, sample, ops or large.")]  # noqa: UP045
+_Suite = Annotated[str | None, typer.Option(metavar="SUITE", help="smoke, sample, ops or large.")]
 _Jobs = Annotated[
     int, typer.Option("-j", "--jobs", min=1, metavar="N", help="Child processes for the target.")
 ]
@@ -155,28 +151,38 @@ def check(
     cases: _Cases = None,
 ) -> None:
     """Judge cases on a target against a reference and the mathematics."""
+    from parity import request
     from parity.backend.registry import default_target
+    from parity.case.catalog import Catalog
     from parity.check import check as run_check
     from parity.judge.judge import use_one_thread
+    from parity.report import terminal
+    from parity.report.colour import paint
+    from parity.report.file import require_writable, save
+    from parity.report.progress import progress
     from parity.run.side import Live, open_side
+    from parity.store.folder import builtin_goldens
 
     use_one_thread()
     setting = _setting(production=production)
-    folders = _case_folders(cases)
-    catalog = _catalog(folders)
-    chosen = (
-        _last_failed(catalog)
+    folders = request.case_folders(cases)
+    catalog = Catalog.load(folders)
+    chosen = _some(
+        request.failed_in_last_run(catalog)
         if last_failed
-        else _choose(catalog, selectors, suite or (None if selectors else "smoke"))
+        else request.choose(catalog, selectors, suite or (None if selectors else "smoke"))
     )
     target = target or default_target()
-    with _work_folder() as work, _reports([_LAST / "run.json", json_file, junit_file]):
+    reports = [request.LAST / "run.json", *([json_file] if json_file else [])]
+    for path in [*reports, *([junit_file] if junit_file else [])]:
+        require_writable(path)
+    with request.work_folder() as work:
         side = partial(Live, setting=setting, case_folders=folders, timeout_s=timeout)
         theirs = None
         if reference != "oracle":
             theirs = open_side(
                 reference,
-                goldens=_goldens(golden),
+                goldens=request.goldens_below(golden, builtin=builtin_goldens()),
                 run=lambda spec: side(spec=spec, folder=work / "reference"),
             )
         ours = open_side(
@@ -184,22 +190,22 @@ def check(
             goldens=None,
             run=lambda spec: side(spec=spec, folder=work / "target", jobs=jobs, repeat=repeat),
         )
-        declared = _deviations(folders, [theirs, ours], catalog)
-        with _progress(len(chosen)) as advance:
+        with progress(len(chosen)) as advance:
             run = run_check(
                 chosen,
                 reference=theirs,
                 target=ours,
-                deviations=declared,
+                deviations=_deviations(folders, [theirs, ours], catalog),
                 time_box_s=time_box,
                 on_outcome=advance,
                 stopped=_stop.is_set,
             )
-    repeatable = _arguments(
+    save(run, json_files=reports, junit_file=junit_file)
+    same = request.again(
         reference=reference, target=target, production=production, golden=golden, cases=cases
     )
-    _write_reports(run, json_file, junit_file)
-    _print(run, output, next_command=_next(run, repeatable), json_path=str(json_file or _LAST / "run.json"))
+    render = terminal.full if output is _Output.FULL else terminal.concise
+    paint(render(run, next_command=_next(run, same), json_path=str(reports[-1])))
     raise typer.Exit(run.exit_code)
 
 
@@ -218,8 +224,11 @@ def record(
     cases: _Cases = None,
 ) -> None:
     """Record cases on a backend into a folder that `--ref` and `--target` take; nothing is overwritten."""
+    from parity import request
     from parity.backend.spec import BackendSpec
+    from parity.case.catalog import Catalog
     from parity.golden import record_goldens
+    from parity.report.progress import progress
     from parity.run.side import Live
 
     if not backend or golden is None:
@@ -227,10 +236,12 @@ def record(
             "record needs --backend and --golden DIR, such as: "
             "parity record --backend cpu --golden ./recorded"
         )
-    folders = _case_folders(cases)
-    chosen = _choose(_catalog(folders), selectors, suite or (None if selectors else "smoke"))
+    folders = request.case_folders(cases)
+    chosen = _some(
+        request.choose(Catalog.load(folders), selectors, suite or (None if selectors else "smoke"))
+    )
     spec, setting = BackendSpec.parse(backend), _setting(production=production)
-    with _work_folder() as work, _progress(len(chosen)) as advance:
+    with request.work_folder() as work, progress(len(chosen)) as advance:
         live = Live(
             spec=spec, setting=setting, folder=work, case_folders=folders, jobs=jobs, timeout_s=timeout
         )
@@ -243,7 +254,10 @@ def record(
 @app.command("list")
 def list_(selectors: _Selectors = None, suite: _Suite = None, cases: _Cases = None) -> None:
     """Print the id of every case, one a line."""
-    for case in _choose(_catalog(_case_folders(cases)), selectors, suite):
+    from parity import request
+    from parity.case.catalog import Catalog
+
+    for case in _some(request.choose(Catalog.load(request.case_folders(cases)), selectors, suite)):
         print(case.id)
 
 
@@ -252,11 +266,13 @@ def show(
     case: Annotated[str, typer.Argument(metavar="CASE", help="A case id.")], cases: _Cases = None
 ) -> None:
     """Print what a case runs, on which inputs, and how its result is judged."""
+    from parity import request
+    from parity.case.catalog import Catalog
     from parity.case.ids import CaseId
     from parity.judge.judge import formula
     from parity.report.show import lines
 
-    catalog = _catalog(_case_folders(cases))
+    catalog = Catalog.load(request.case_folders(cases))
     for line in lines(catalog.get(CaseId.parse(case)), formula=formula):
         print(line)
 
@@ -277,59 +293,11 @@ def _setting(*, production: bool) -> Setting:
     return Setting.PRODUCTION if production else Setting.STRICT
 
 
-def _case_folders(more: Sequence[Path] | None) -> list[Path]:
-    from parity.case.catalog import builtin_cases
-
-    for path in more or ():
-        if not path.exists():
-            raise UsageError(f"--cases {path}: no such file or folder")
-    return [builtin_cases(), *(more or ())]
-
-
-def _catalog(folders: Sequence[Path]) -> Catalog:
-    from parity.case.catalog import Catalog
-
-    return Catalog.load(folders)
-
-
-def _choose(catalog: Catalog, selectors: Sequence[str] | None, suite: str | None) -> list[Case]:
-    from parity.case.ids import Selector
-
-    parsed = [Selector.parse(text) for text in selectors or ()]
-    chosen = catalog.select(parsed, suite=suite)
-    if not chosen:
-        what = " ".join(map(str, parsed)) or "the catalog"
-        within = f" in suite {suite}" if suite else ""
-        there = f" {parsed[0].path}" if parsed else ""
-        print(f"no case matches {what}{within}; see what there is: parity list{there}", file=sys.stderr)
+def _some(cases: list[Case]) -> list[Case]:
+    """Return the cases, or leave with exit code 3: nothing that is selected is nothing judged."""
+    if not cases:
         raise typer.Exit(3)
-    return chosen
-
-
-def _last_failed(catalog: Catalog) -> list[Case]:
-    from parity.case.ids import CaseId
-    from parity.report.json import failed_ids
-
-    path = _LAST / "run.json"
-    if not path.is_file():
-        raise UsageError(f"--last-failed: there is no {path} here; run parity check first, in this folder")
-    ids = failed_ids(path)
-    if not ids:
-        print("nothing failed in the last run", file=sys.stderr)
-        raise typer.Exit(3)
-    return [catalog.get(CaseId.parse(text)) for text in ids]
-
-
-def _goldens(golden: Path | None) -> Path:
-    from parity.store.folder import builtin_goldens
-
-    if golden is None:
-        return builtin_goldens()
-    if not golden.is_dir():
-        raise UsageError(
-            f"--golden {golden}: no such folder; make one: parity record --backend cpu --golden {golden}"
-        )
-    return golden
+    return cases
 
 
 def _deviations(
@@ -339,74 +307,6 @@ def _deviations(
 
     families = {side.spec().family for side in sides if side is not None}
     return {family: load(folders, family, catalog.ids()) for family in families}
-
-
-@contextmanager
-def _work_folder() -> Iterator[Path]:
-    """A folder for this run's recordings, removed at the end."""
-    import tempfile
-
-    root = _LAST.parent
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix="run-", dir=root, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write here: {root.resolve()}: {error.strerror}; run from a folder that can be written"
-        ) from None
-    with folder as name:
-        yield Path(name)
-
-
-@contextmanager
-def _reports(paths: Sequence[Path | None]) -> Iterator[None]:
-    """Say before the run that a report cannot be written, not after it."""
-    from parity.report.file import require_writable
-
-    for path in paths:
-        if path is not None:
-            require_writable(path)
-    yield
-
-
-def _write_reports(run: Run, json_file: Path | None, junit_file: Path | None) -> None:
-    from parity.report import json, junit
-    from parity.report.file import write_text
-
-    text = json.dumps(run)
-    write_text(_LAST / "run.json", text)
-    if json_file is not None:
-        write_text(json_file, text)
-    if junit_file is not None:
-        write_text(junit_file, junit.dumps(run))
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[Outcome | None], None]]:
-    """Show counts, rate and time left on stderr while cases run."""
-    from parity.report.progress import progress
-
-    with progress(total) as advance:
-        yield advance
-
-
-def _print(run: Run, output: _Output, *, next_command: str, json_path: str) -> None:
-    from parity.report import terminal
-    from parity.report.colour import paint
-
-    render = terminal.full if output is _Output.FULL else terminal.concise
-    paint(render(run, next_command=next_command, json_path=json_path))
-
-
-def _arguments(
-    *, reference: str, target: str, production: bool, golden: Path | None, cases: Sequence[Path] | None
-) -> str:
-    words = ["parity", "check", "--ref", reference, "--target", target]
-    words += ["--production"] if production else []
-    words += ["--golden", str(golden)] if golden else []
-    for path in cases or ():
-        words += ["--cases", str(path)]
-    return shlex.join(words)
 
 
 def _next(run: Run, repeatable: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from parity.errors import UsageError
+from parity.report import json, junit
+from parity.report.view import Run
 
-__all__ = ["require_writable", "write_text"]
+__all__ = ["require_writable", "save", "write_text"]
 
 # About the size of a report of a thousand cases; a disk with less room is as good as full.
 _ROOM = 2 << 20
@@ -45,3 +48,12 @@ def write_text(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def save(run: Run, *, json_files: Sequence[Path], junit_file: Path | None) -> None:
+    """Write the reports that were asked for. Raises UsageError when one cannot be written after all."""
+    text = json.dumps(run)
+    for path in json_files:
+        write_text(path, text)
+    if junit_file is not None:
+        write_text(junit_file, junit.dumps(run))

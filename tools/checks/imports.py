@@ -24,7 +24,7 @@ FLOW = (
     ("judge",),
     ("localize",),
     ("report",),
-    ("check", "golden"),
+    ("check", "golden", "request"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )

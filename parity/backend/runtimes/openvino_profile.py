@@ -13,11 +13,11 @@ from parity.case.dtype import DTYPES
 __all__ = ["DECLARED", "ULPS", "openvino_profile"]
 
 _PRODUCTS = ("addmm", "attention", "bmm", "int8_weight_linear", "linear", "matmul")
-_EXPONENTIALS = ("exp", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
+_EXPONENTIALS = ("exp", "log_softmax", "logsumexp", "sigmoid", "silu", "swiglu")
 _ARITHMETIC = (
     *_PRODUCTS,
     *_EXPONENTIALS,
-    *("cumsum", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
+    *("cumsum", "softmax", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
 )
 
 
@@ -28,8 +28,21 @@ def _stored(fact: str, op: str, nodes: str) -> Declared:
 
 
 DECLARED: tuple[Declared, ...] = (
-    _stored("product_rounded", "linear", "MatMul, then a Subgraph that adds the bias"),
+    _stored("product_stored", "addmm", "MatMul, then a Subgraph that adds beta c"),
+    _stored("product_stored", "linear", "MatMul, then a Subgraph that adds the bias"),
+    _stored("normalized_rounded", "layer_norm", "MVN, then a Subgraph that applies gain and bias"),
     _stored("normalized_rounded", "rms_norm", "RMS, then a Subgraph that multiplies by the gain"),
+    *(
+        Declared(
+            fact=fact,
+            ops=("attention",),
+            dtypes=("bf16",),
+            value="bf16",
+            source="OpenVINO 2026.4: rounding the scaled keys, the scores and the softmax weights to bf16 "
+            "reproduces every bit",
+        )
+        for fact in ("scores_rounded", "p_rounded")
+    ),
     _stored("intermediates_rounded", "logsumexp", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"),
     _stored(
         "intermediates_rounded", "log_softmax", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"
@@ -61,6 +74,14 @@ DECLARED: tuple[Declared, ...] = (
         dtypes=("f32", "f16", "bf16"),
         source="oneDNN, src/cpu/x64/injectors/jit_uni_eltwise_injector.cpp, exp_compute_vector_fwd: "
         "zero where x is below log(FLT_MIN)",
+    ),
+    Declared(
+        fact="exp_flushes",
+        ops=("softmax",),
+        dtypes=("f32", "f16", "bf16"),
+        value=str(2**-125.5),
+        source="oneDNN, the same function: e^x is 2 * 2^(n-1) * p(r) with n = floor(x log2 e + 1/2), and 2^(n-1) "
+        "is made by shifting its exponent, which gives zero for n = -126, that is below 2^-125.5",
     ),
 )
 

@@ -57,6 +57,7 @@ _STRICT: Mapping[str, object] = {
     "NUM_STREAMS": 1,
 }
 _READ_ONLY = ("DEVICE_ARCHITECTURE", "FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+_CAPABILITIES: Mapping[str, str] = {"bf16": "BF16", "f16": "FP16"}
 # Compiled graphs kept: a step is repeated at once, a case comes back never.
 _KEPT = 16
 
@@ -120,8 +121,14 @@ class OpenVino:
             self._core.set_property(_DEVICE, {k: v for k, v in _STRICT.items() if k in supported})
 
     def properties(self) -> dict[str, str]:
-        """Return every property of the plugin that can be set, as read back, and what it runs on."""
+        """Return every property of the plugin that can be set, as read back, and what it runs on.
+
+        Whether 16-bit types are computed in comes as a number too, for conditions on provenance.
+        """
         found = {"openvino": _VERSION, "openvino.build": ov.get_version()}
+        capabilities = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+        for name, capability in _CAPABILITIES.items():
+            found[f"openvino_{name}"] = str(int(capability in capabilities))
         for name, access in self._core.get_property(_DEVICE, "SUPPORTED_PROPERTIES").items():
             if access == "RW" or name in _READ_ONLY:
                 found[f"openvino.{name}"] = _text(self._core.get_property(_DEVICE, name))
@@ -213,7 +220,7 @@ class OpenVino:
             return {}
         asked = {_dtype_of(t).name for t in inputs}
         capabilities = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
-        for name, capability in (("bf16", "BF16"), ("f16", "FP16")):
+        for name, capability in _CAPABILITIES.items():
             # Without the capability the plugin takes another type unasked, bf16 where f16 was.
             if name in asked and not asked & {"f32", "f64"} and capability in capabilities:
                 return {"INFERENCE_PRECISION_HINT": name}

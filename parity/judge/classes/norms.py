@@ -48,7 +48,8 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
     dmu = c(K) u mean|x|;  H = |g r| (dmu + u |d| + u |mu|)
     + |g d r| (0.5 (c(K) u + 4 u + dmu^2 / (var + eps)) + 4 u) + u (|b| + |y|).
     sigma^2 = (g r)^2 (s_mu^2 + (0.42 u d)^2) + (0.42 u g d r)^2 (K/12 + 6) + (0.42 u)^2 (b^2 + y^2),
-    s_mu the expected error of the mean by the sum rule.
+    s_mu the expected error of the mean by the sum rule. A profile that declares `normalized_rounded`
+    (value: a dtype) stores d r in it before g and b are applied: H += |g| (u |d r| + eta / 2).
     """
     x, g, b = (*q.inputs, None, None)[:3]
     assert x is not None
@@ -70,6 +71,10 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
     tiny = (RMS_ROUNDING * u) ** 2
     variance = (g * r).square() * (s_mu + tiny * d.square())
     variance = variance + tiny * ((g * d * r).square() * (terms / 12 + 6) + b.square() + value.square())
+    mid, least = q.unit_of("normalized_rounded"), q.least_of("normalized_rounded")
+    if mid:
+        hard = hard + g.abs() * (mid * (d * r).abs() + least / 2)
+        variance = variance + g.square() * ((RMS_ROUNDING * mid * d * r).square() + (0.3 * least) ** 2)
     rows = max(x.numel() // max(terms, 1), 1)
     free = _overflowing(x.square().sum(-1, keepdim=True), q).expand_as(value)
     return (

@@ -32,8 +32,12 @@ def _exponentials(q: Question, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def _tail(q: Question) -> float:
-    """Absolute error of exponentials near underflow, where a profile declares `exp_flushes`."""
-    return q.accumulator.dtype.min_normal if q.declares("exp_flushes") or q.profile.flush_subnormals else 0.0
+    """Absolute error of exponentials near underflow, where a profile declares `exp_flushes`: its value
+    is the largest result that becomes zero, the accumulator's smallest normal where it names none."""
+    declared = q.profile.fact("exp_flushes", op=q.op, dtype=q.dtype)
+    if declared and declared.value:
+        return float(declared.value)
+    return q.accumulator.dtype.min_normal if declared or q.profile.flush_subnormals else 0.0
 
 
 def softmax(q: Question) -> tuple[Expected, ...]:

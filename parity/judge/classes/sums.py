@@ -82,7 +82,7 @@ def linear(q: Question) -> tuple[Expected, ...]:
     """y = x w^T + bias: the matmul rule, plus one addition u (|y - bias| + |y|).
 
     A profile that declares `product_rounded` rounds x w^T to a dtype before it adds the bias, where x
-    is not one contiguous matrix.
+    is not one contiguous matrix; one that declares `product_stored` does so whatever the layout.
     """
     x, w, bias = (*q.inputs, None)[:3]
     assert x is not None and w is not None
@@ -94,7 +94,11 @@ def linear(q: Question) -> tuple[Expected, ...]:
 
 
 def addmm(q: Question) -> tuple[Expected, ...]:
-    """y = beta c + alpha a b: the matmul rule times |alpha|, plus u (3 |alpha a b| + 3 |beta c| + |y|)."""
+    """y = beta c + alpha a b: the matmul rule times |alpha|, plus u (3 |alpha a b| + 3 |beta c| + |y|).
+
+    A profile that declares `product_stored` (value: a dtype) stores alpha a b in it before it adds
+    beta c: H += u |alpha a b| + eta / 2.
+    """
     c, a, b = q.inputs
     assert c is not None and a is not None and b is not None
     alpha, beta = q.number("alpha"), q.number("beta")
@@ -119,11 +123,12 @@ def _with_addend(
 ) -> Budget:
     if addend is None:
         return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
-    u = q.accumulator.unit
+    u, least = q.accumulator.unit, q.least_of("product_stored")
+    middle = max(middle, q.unit_of("product_stored"))
     total = value + addend
-    hard = hard + middle * value.abs() + u * (3 * addend.abs() + value.abs() + total.abs())
+    hard = hard + middle * value.abs() + least / 2 + u * (3 * addend.abs() + value.abs() + total.abs())
     variance = variance + (0.42 * middle * value).square() + (0.42 * u * total).square()
-    variance = variance + (0.42 * u * addend).square()
+    variance = variance + (0.42 * u * addend).square() + (0.3 * least) ** 2
     return Budget(dtype=q.dtype, value=total, hard=hard, sigma=variance.sqrt(), free=free)
 
 
