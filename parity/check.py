@@ -18,9 +18,10 @@ from parity.case.case import Case
 from parity.case.inputs import generate
 from parity.case.tensor import HostTensor
 from parity.judge import deviations as declared
+from parity.judge.apart import apart
 from parity.judge.deviations import Deviation
 from parity.judge.judge import judge
-from parity.judge.verdict import CaseJudgement, Outcome, Verdict
+from parity.judge.verdict import Apart, CaseJudgement, Outcome, Verdict
 from parity.report.view import Run, SideView, WitnessSummary
 from parity.run.side import Result, Side, paired
 from parity.store.recording import Recording
@@ -108,7 +109,14 @@ def _judge(
         reference=reference,
         seconds=ours.seconds + judging,
         deviation=entry.reason if entry else "",
+        apart=_apart(theirs, ours),
     )
+
+
+def _apart(theirs: Result | None, ours: Result) -> tuple[Apart, ...]:
+    if theirs is None or theirs.recording is None or ours.recording is None:
+        return ()
+    return apart(theirs.recording, ours.recording)
 
 
 def _side(case: Case, result: Result, inputs: Mapping[str, HostTensor]) -> CaseJudgement:

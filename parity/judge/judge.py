@@ -104,7 +104,8 @@ def _conclude(
 ) -> StepJudgement:
     witnessed, why = examine(record.witness, OPS[record.op], dtypes)
     verdict = worst([numeric, witnessed])
-    notes = [o.note for o in outputs if o.verdict is not Verdict.WITHIN] + [why, *notes]
+    # First, since another precision or place explains what the numbers show.
+    notes = [why, *(o.note for o in outputs if o.verdict is not Verdict.WITHIN), *notes]
     evidence = None
     if verdict is Verdict.WITHIN and record.witness is not None:
         digests = "\n".join(ref.digest for ref in record.inputs if ref is not None)

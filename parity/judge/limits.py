@@ -17,7 +17,7 @@ from torch import Tensor
 
 from parity.case.dtype import DType, decode, encode
 from parity.judge.budget import FALSE_ALARM, Budget
-from parity.judge.measure import measure
+from parity.judge.measure import Measured, measure
 
 __all__ = ["FLIPS", "RMS_FLOOR", "Held", "hold", "rms_limit"]
 
@@ -43,39 +43,28 @@ class Held:
 
 def hold(got: Tensor, budget: Budget) -> Held:
     """Hold a float64 copy of a result against its budget, element by element."""
-    shape = got.shape
-    flat = budget.value.reshape(-1)
-    free = torch.zeros_like(flat, dtype=torch.bool)
+    shape, got, value = got.shape, got.reshape(-1), budget.value.reshape(-1)
+    free = torch.zeros_like(value, dtype=torch.bool)
     if budget.free is not None:
         free = budget.free.expand(shape).reshape(-1)
     bound, sigma = (t.expand(shape).reshape(-1) for t in budget.total())
     # A formula that is not finite at a finite value gives no room at all.
     bound, sigma = (torch.where(t.isfinite(), t, budget.dtype.min_subnormal) for t in (bound, sigma))
-    got = got.reshape(-1)
-    wrong = _wrong_pattern(got, flat, bound, budget) & ~free
-    usable = got.isfinite() & flat.isfinite() & ~free & ~wrong
-    everything = bool(usable.all())
-    where = None if everything else usable.nonzero().reshape(-1)
-    streams = [got, flat, bound, sigma]
+    wrong = _wrong_pattern(got, value, bound, budget) & ~free
+    usable = got.isfinite() & value.isfinite() & ~free & ~wrong
+    where = None if bool(usable.all()) else usable.nonzero().reshape(-1)
+    streams = [got, value, bound, sigma]
     if where is not None:
         streams = [t[where] for t in streams]
     measured = measure(streams[0], streams[1], streams[2], streams[3])
     flips, flips_limit = _flips(streams[0], streams[1], budget, where)
     limit = rms_limit(min(budget.independent or measured.count, measured.count))
-    failures = []
-    if bool(wrong.any()):
-        failures.append(
-            f"{int(wrong.sum()):,} of {got.numel():,} elements {_kind(got[wrong][0], flat[wrong][0])}"
-        )
-    if measured.worst > 1:
-        failures.append("worst |e|/B exceeds 1")
-    if measured.rms > limit:
-        failures.append("rms e/sigma exceeds its limit")
-    if flips is not None and flips_limit is not None and flips > flips_limit:
-        failures.append("more flips than rounding explains")
+    failures = _failures(measured, limit, flips, flips_limit)
     at = None
     if bool(wrong.any()):
         at = int(wrong.to(torch.uint8).argmax())
+        kind = f"{_class(float(got[at]))} where the oracle is {_class(float(value[at]))}"
+        failures.insert(0, f"{int(wrong.sum()):,} of {got.numel():,} elements {kind}")
     elif measured.count:
         at = measured.worst_at if where is None else int(where[measured.worst_at])
     return Held(
@@ -90,6 +79,18 @@ def hold(got: Tensor, budget: Budget) -> Held:
     )
 
 
+def _failures(measured: Measured, limit: float, flips: int | None, flips_limit: int | None) -> list[str]:
+    """Name each test that does not hold. A NaN holds none: comparisons are written to fail on it."""
+    failures = []
+    if not measured.worst <= 1:
+        failures.append("worst |e|/B exceeds 1")
+    if not measured.rms <= limit:
+        failures.append("rms e/sigma exceeds its limit")
+    if flips is not None and flips_limit is not None and flips > flips_limit:
+        failures.append("more flips than rounding explains")
+    return failures
+
+
 def _wrong_pattern(got: Tensor, value: Tensor, bound: Tensor, budget: Budget) -> Tensor:
     """Mark elements whose NaN, infinity or finiteness is not one that the value allows."""
     edge = budget.dtype.max_finite * (1 + budget.dtype.unit_roundoff / 2)
@@ -102,10 +103,6 @@ def _wrong_pattern(got: Tensor, value: Tensor, bound: Tensor, budget: Budget) ->
     if budget.nan_ok is not None:
         legal |= got.isnan() & budget.nan_ok.expand(budget.value.shape).reshape(-1)
     return ~legal
-
-
-def _kind(got: Tensor, value: Tensor) -> str:
-    return f"{_class(float(got))} where the oracle is {_class(float(value))}"
 
 
 def _class(x: float) -> str:

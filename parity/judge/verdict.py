@@ -14,7 +14,16 @@ from enum import Enum
 from parity.backend.base import Witness
 from parity.case.ids import CaseId
 
-__all__ = ["CaseJudgement", "Evidence", "Outcome", "OutputJudgement", "StepJudgement", "Verdict", "worst"]
+__all__ = [
+    "Apart",
+    "CaseJudgement",
+    "Evidence",
+    "Outcome",
+    "OutputJudgement",
+    "StepJudgement",
+    "Verdict",
+    "worst",
+]
 
 
 class Verdict(Enum):
@@ -142,6 +151,22 @@ class CaseJudgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apart:
+    """How far target and reference are apart at one output: information, never a verdict.
+
+    `unequal` of `elements` differ in value or in what is not finite; `largest` |target - reference|
+    and `relative_l2` are over those that are finite on both sides.
+    """
+
+    step: str
+    output: str
+    elements: int
+    unequal: int
+    largest: float
+    relative_l2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Both sides of one case. `verdict` is the target's, after declared deviations.
 
@@ -156,6 +181,7 @@ class Outcome:
     reference: CaseJudgement | None = None
     seconds: float = 0.0
     deviation: str = ""
+    apart: tuple[Apart, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict is Verdict.WITHIN and self.target.verdict is not Verdict.WITHIN:

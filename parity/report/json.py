@@ -64,6 +64,7 @@ def _case(outcome: Outcome) -> dict[str, Any]:
         "deviation": outcome.deviation,
         "note": outcome.target.note,
         "steps": [_step(s) for s in outcome.target.steps],
+        "apart": [asdict(a) for a in outcome.apart],
         "reference": _reference(outcome.reference),
     }
 

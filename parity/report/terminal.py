@@ -104,6 +104,11 @@ def block(outcome: Outcome, run: Run) -> list[str]:
             )
         if judgement.note:
             lines += _bullet(judgement.note)
+    for a in outcome.apart if lines else ():
+        lines += _bullet(
+            f"target and reference at {a.output}: {a.unequal:,} of {a.elements:,} elements differ, "
+            f"largest difference {a.largest:.4g}, relative l2 {a.relative_l2:.4g}"
+        )
     lines += _reference(outcome, run)
     show = f"parity show {outcome.case}"
     return [*lines, *_bullet(f"what is computed and how it is judged: {show}")]

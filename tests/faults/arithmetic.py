@@ -233,7 +233,7 @@ def _fused(a: Tensor, b: Tensor, how: Arithmetic) -> Tensor:
     wide_a, wide_b = a.to(torch.float64), b.to(torch.float64)
     lanes = []
     for lane in range(2 if how.order.startswith("blocked") else 1):
-        partial = torch.zeros(torch.broadcast_shapes(a.shape[:-1] + (1,), b.shape[:-2] + (1, b.shape[-1])))
+        partial = torch.zeros(torch.broadcast_shapes((*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1])))
         for k in range(lane, a.shape[-1], 2 if how.order.startswith("blocked") else 1):
             product = wide_a[..., :, k, None] * wide_b[..., k, None, :]
             partial = (partial.to(torch.float64) + product).to(torch.float32)

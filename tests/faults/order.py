@@ -157,7 +157,7 @@ def is_a_largest(p: Problem, outputs: Outputs) -> bool:
     """Whether every index points at an element that nothing in its row exceeds."""
     keys, _ = _keys(p, "")
     rows = keys.reshape(-1, keys.shape[-1])
-    for row, i in zip(rows, outputs[0].array().reshape(-1)):
+    for row, i in zip(rows, outputs[0].array().reshape(-1), strict=True):
         if not 0 <= i < len(row) or (np.isnan(row).any() and not np.isnan(row[i])):
             return False
         if not np.isnan(row).any() and (row > row[i]).any():

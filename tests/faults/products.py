@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def product(p: Problem, a: Tensor, b: Tensor, how: Arithmetic, bug: str) -> Tens
                 nearest(
                     contracted(a[..., i:j], b[..., i:j, :], how), p.out.name if p.out.bits == 16 else "bf16"
                 )
-                for i, j in zip(ends, ends[1:])
+                for i, j in pairwise(ends)
             ]
             return total(torch.stack(parts, -1), how)
     return contracted(a, b, how)

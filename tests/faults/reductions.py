@@ -181,7 +181,9 @@ def log_softmax(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     match bug:
         case "log_of_softmax":
             # It shows where a probability is no longer a normal number.
-            y = torch.where(e < 2.0**-126 * denominator, (e / denominator).log(), (x - base) - denominator.log())
+            y = torch.where(
+                e < 2.0**-126 * denominator, (e / denominator).log(), (x - base) - denominator.log()
+            )
         case "base_2_logarithm":
             y = (x - base) - denominator.log2()
         case "masked_row_zero":

@@ -13,7 +13,7 @@ from enum import Enum
 
 import numpy as np
 import torch
-from faults import attention, casts, movement, norms, order, pointwise, products, reductions
+from faults import attention, casts, indexed, movement, norms, order, pointwise, products, reductions
 from faults.arithmetic import PLAIN
 from faults.criteria import PLAIN_PROFILE, baselines, derived
 from faults.kernel import Kernel, Moves
@@ -36,6 +36,7 @@ KERNELS: dict[str, Kernel | Moves] = {
     **pointwise.KERNELS,
     **attention.KERNELS,
     **movement.KERNELS,
+    **indexed.KERNELS,
     **order.KERNELS,
     **casts.KERNELS,
 }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from parity.judge.verdict import CaseJudgement, Verdict
+import dataclasses
+
+from parity.judge.verdict import Apart, CaseJudgement, Verdict
 from parity.report import terminal
 from parity.report.view import Run
 from tests.report.conftest import EXCEEDING, departing, outcome, run_of, within
@@ -106,3 +108,10 @@ def test_a_long_list_of_departures_says_how_many_are_not_shown() -> None:
 def test_an_unjudged_case_gives_its_reason() -> None:
     case = CaseJudgement(verdict=Verdict.UNJUDGED, note="the device did not come back")
     assert "  = the device did not come back" in full(run_of(outcome("ops/a:x=1", case)))
+
+
+def test_how_far_the_sides_are_apart_is_said_of_a_departure() -> None:
+    between = Apart(step="softmax", output="y", elements=16, unequal=9, largest=0.25, relative_l2=0.0125)
+    text = " ".join(full(run_of(dataclasses.replace(outcome("ops/a:x=1", EXCEEDING), apart=(between,)))))
+    assert "target and reference at y: 9 of 16 elements differ, largest difference 0.25," in text
+    assert "relative l2 0.0125" in text

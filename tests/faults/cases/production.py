@@ -1,0 +1,83 @@
+"""Steps of the sizes that models have: sums of 4,096 to 28,672 terms, rows of a vocabulary, long caches.
+
+Few rows and columns of each, since every output has its own sum. Only the fault suite loads them.
+"""
+
+from parity.case.case import Role
+from parity.case.family import FLOATS, Params, Parts, dims, family, one, tensor
+
+DISTS = ("normal", "heavy", "positive", "cancel")
+
+
+@family("production/matmul", dtype=FLOATS, shape=("2x4096x16", "2x14336x8", "1x28672x8"), dist=DISTS)
+def matmul(p: Params) -> Parts:
+    """A tail of K that is left out of a long sum, an accumulator that is short for it."""
+    m, k, n = dims(p.shape)
+    a = tensor("a", p.dtype, (m, k), p.dist)
+    options = {"axis": -2} if p.dist == "cancel" else {}
+    partner = {"cancel": "paired", "positive": "positive"}.get(p.dist, "normal")
+    return one("matmul", a, tensor("b", p.dtype, (k, n), partner, **options))
+
+
+@family(
+    "production/int4_weight_linear", dtype=FLOATS, shape=("1x14336x8",), dist=("normal", "heavy", "positive")
+)
+def int4_weight_linear(p: Params) -> Parts:
+    """Scales that slip by a group somewhere in a hundred of them."""
+    t, k, n = dims(p.shape)
+    w = tensor("w", "u8", (n, k // 2), "bits", role=Role.WEIGHT)
+    scale = tensor("scale", p.dtype, (n, k // 128), "positive", role=Role.WEIGHT, exponent=-4)
+    return one("int4_weight_linear", tensor("x", p.dtype, (t, k), p.dist), w, scale, group=128)
+
+
+@family("production/sum", dtype=FLOATS, shape=("2x65536",), dist=DISTS)
+def sum_(p: Params) -> Parts:
+    """A sum over a whole activation."""
+    return one("sum", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1, keepdim=False)
+
+
+@family("production/rms_norm", dtype=FLOATS, shape=("2x8192",), dist=("normal", "heavy", "shifted", "small"))
+def rms_norm(p: Params) -> Parts:
+    """The width of a large model."""
+    x = tensor("x", p.dtype, dims(p.shape), p.dist)
+    return one("rms_norm", x, tensor("g", p.dtype, x.shape[-1:], role=Role.WEIGHT), eps=1e-6)
+
+
+@family(
+    "production/layer_norm", dtype=FLOATS, shape=("2x8192",), dist=("normal", "heavy", "shifted", "small")
+)
+def layer_norm(p: Params) -> Parts:
+    """The width of a large model."""
+    x = tensor("x", p.dtype, dims(p.shape), p.dist)
+    g, b = (tensor(name, p.dtype, x.shape[-1:], role=Role.WEIGHT) for name in ("g", "b"))
+    return one("layer_norm", x, g, b, eps=1e-5)
+
+
+@family("production/softmax", dtype=FLOATS, shape=("1x32768",), dist=("normal", "heavy", "shifted", "masked"))
+def softmax(p: Params) -> Parts:
+    """Scores of a long context, or logits."""
+    return one("softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
+
+
+@family("production/log_softmax", dtype=FLOATS, shape=("1x32768",), dist=("normal", "heavy", "shifted"))
+def log_softmax(p: Params) -> Parts:
+    """Logits of a vocabulary."""
+    return one("log_softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
+
+
+@family(
+    "production/attention", dtype=FLOATS, keys=("4096", "8192"), dist=("normal", "heavy", "positive", "small")
+)
+def attention(p: Params) -> Parts:
+    """One query against a long cache."""
+    q = tensor("q", p.dtype, (1, 4, 1, 128), p.dist)
+    k, v = (
+        tensor(
+            name,
+            p.dtype,
+            (1, 2, int(p.keys), 128),
+            p.dist if p.dist in {"positive", "small"} and name == "k" else "normal",
+        )
+        for name in ("k", "v")
+    )
+    return one("attention", q, k, v, causal=True, window=None, scale=None)
