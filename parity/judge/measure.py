@@ -75,7 +75,10 @@ class Difference:
 
 
 def difference(reference: Tensor, target: Tensor) -> Difference:
-    """Compare two float tensors of one shape in one pass and bounded memory."""
+    """Compare two float tensors of one shape in one pass and bounded memory.
+
+    `largest` and `relative_l2` are to four digits, as float32 gives them; counts are exact.
+    """
     total = _Distance()
     wide = torch.float64 in {reference.dtype, target.dtype}
     flat = (reference.reshape(-1), target.reshape(-1))

@@ -109,6 +109,7 @@ def as_right(p: Problem, outputs: Outputs) -> bool:
         x,
         got,
         index.reshape(-1, index.shape[-1]),
+        strict=True,
     )
     return all(_row_is_right(*row, stable=bool(p.attrs.get("stable"))) for row in rows)
 

@@ -80,8 +80,8 @@ DECLARED: tuple[Declared, ...] = (
         ops=("softmax",),
         dtypes=("f32", "f16", "bf16"),
         value=str(2**-125.5),
-        source="oneDNN, the same function: e^x is 2 * 2^(n-1) * p(r) with n = floor(x log2 e + 1/2), and 2^(n-1) "
-        "is made by shifting its exponent, which gives zero for n = -126, that is below 2^-125.5",
+        source="oneDNN, the same function: e^x is 2 * 2^(n-1) * p(r), n = floor(x log2 e + 1/2), and 2^(n-1) "
+        "is made by shifting its exponent, which gives 0 for n = -126: this emulation loses the same results",
     ),
 )
 

@@ -186,7 +186,7 @@ class OpenVino:
         examples = tuple(torch.zeros(tuple(t.shape), dtype=torch_dtype(_dtype_of(t))) for t in present)
         with _quiet():
             try:
-                # Not strict is the default since torch 2.7; before, Dynamo stood between us and export.
+                # Not strict is the default of newer torch; strict puts Dynamo between us and the export.
                 program = torch.export.export(
                     _Step(step, [t is not None for t in inputs]), examples, strict=False
                 )

@@ -91,7 +91,8 @@ def test_strict_widens_float16_where_the_machine_has_none(openvino, run, tensor)
     if "FP16" in openvino.provenance()["openvino.OPTIMIZATION_CAPABILITIES"]:
         pytest.skip("this machine computes in float16")
     ran = run(openvino, "matmul", [tensor(SQUARE, "f16")] * 2)
-    assert {node.precision for node in ran.witness.executed if node.kind == "MatMul"} == {"f32"}
+    assert ran.witness.executed == (Node(kind="MatMul", device="CPU", precision="f32"),)
+    assert {node.kind for node in ran.witness.moved} == {"Subgraph"}
 
 
 def test_production_shows_that_a_float32_product_ran_in_bfloat16(opened, run, tensor):
@@ -114,6 +115,12 @@ def test_strict_reads_back_what_it_pinned(openvino):
         "openvino.KV_CACHE_PRECISION": "f32",
         "torch": torch.__version__,
     }.items() <= openvino.provenance().items()
+
+
+def test_provenance_says_in_numbers_which_16_bit_types_are_computed_in(openvino):
+    capabilities = openvino.provenance()["openvino.OPTIMIZATION_CAPABILITIES"]
+    assert openvino.provenance()["openvino_bf16"] == ("1" if "'BF16'" in capabilities else "0")
+    assert openvino.provenance()["openvino_f16"] == ("1" if "'FP16'" in capabilities else "0")
 
 
 def test_a_result_folded_while_compiling_is_host_work(openvino, run, tensor, monkeypatch):

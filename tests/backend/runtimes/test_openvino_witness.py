@@ -4,8 +4,15 @@ from parity.backend.base import Node
 from parity.backend.runtimes.openvino_witness import GraphNode, sort
 
 
-def node(layer, precision="f32", output=None, reads=(), *, empty=False):
-    return GraphNode(layer=layer, precision=precision, output=output or precision, reads=reads, empty=empty)
+def node(layer, precision="f32", output=None, reads=(), *, layers=1, empty=False):
+    return GraphNode(
+        layer=layer,
+        precision=precision,
+        output=output or precision,
+        reads=reads,
+        layers=layers,
+        empty=empty,
+    )
 
 
 def names(nodes):
@@ -50,6 +57,33 @@ def test_where_data_only_moves_the_moves_are_what_ran():
     witness = sort(graph, device="CPU")
     assert names(witness.executed) == [("Convert", "f32")]
     assert witness.moved == ()
+
+
+def test_a_generated_kernel_that_only_converts_does_not_prove_the_precision():
+    graph = [
+        node("Input", "f16"),
+        node("Subgraph", "f16", "f32", ("Input",)),
+        node("MatMul", "f32", reads=("Subgraph",)),
+        node("Subgraph", "f32", "f16", ("MatMul",)),
+        node("Output", "f16", reads=("Subgraph",)),
+    ]
+    witness = sort(graph, device="CPU")
+    assert names(witness.executed) == [("MatMul", "f32")]
+    assert names(witness.moved) == [("Subgraph", "f16"), ("Subgraph", "f32")]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        node("Subgraph", "f16", "f32", layers=2),
+        node("Subgraph", "f16", "f16"),
+        node("Subgraph", "f32", "boolean"),
+        node("Eltwise", "f16", "f32"),
+    ],
+)
+def test_a_kernel_that_computes_is_executed(kernel):
+    assert len(sort([kernel], device="CPU").executed) == 1
+    assert sort([kernel, node("MatMul")], device="CPU").moved == ()
 
 
 def test_an_output_that_reads_an_input_is_named_itself():

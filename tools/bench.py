@@ -1,0 +1,284 @@
+#!/usr/bin/env python3
+"""Measure what is promised of speed and of verdicts, each figure beside its goal.
+
+    tools/bench.py faults [--seeds 1000..1002] [--every N] [--production] [-j N] [--json F]
+    tools/bench.py compare | golden | cold | ops
+
+Seeds from 1000 on are held out: no constant of the judge was chosen on them, and none may be. A
+machine that does other work gives other times; nothing here fails a build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+# Each process keeps one core: torch's threads spinning on cores that others use cost twenty times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+GIB = 1 << 30
+
+
+def main() -> None:
+    """Read the command and print its figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    fault = commands.add_parser("faults", help="false alarms and misses beside what the field uses")
+    fault.add_argument("--seeds", default="1000..1000", metavar="N..M", help="both ends included")
+    fault.add_argument("--every", type=int, default=1, metavar="N", help="every Nth case")
+    fault.add_argument("--production", action="store_true", help="cases of production size instead")
+    fault.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    fault.add_argument("--json", type=Path, metavar="F", help="write every count")
+    for name, what in (
+        ("compare", "speed and memory of the comparison"),
+        ("golden", "writing and reading a recording"),
+        ("cold", "parity from a cold start"),
+        ("ops", "the suite ops on cpu"),
+    ):
+        commands.add_parser(name, help=what)
+    given = parser.parse_args()
+    {"faults": faults, "compare": compare, "golden": golden, "cold": cold, "ops": ops}[given.command](given)
+
+
+def show(what: str, figure: str, goal: str) -> None:
+    """Print one figure beside its goal."""
+    print(f"{what:<44} {figure:>18}   goal {goal}", flush=True)
+
+
+def best(run: Callable[[], object], *, times: int = 7) -> float:
+    """Return the shortest of several runs, in seconds of this process's own time."""
+    seconds = []
+    for _ in range(times):
+        start = time.process_time()
+        run()
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
+def faults(given: argparse.Namespace) -> None:
+    """Plant faults in every case on every seed and print the table."""
+    from faults.problem import cases
+    from faults.table import Tally
+
+    first, _, last = given.seeds.partition("..")
+    seeds = range(int(first), int(last or first) + 1)
+    count = len(cases(production=given.production)[:: given.every])
+    # Dealt out one by one, so that no process is left with all the slow cases.
+    work = [
+        (seed, part, given.jobs * 4, given.every, given.production)
+        for seed in seeds
+        for part in range(given.jobs * 4)
+    ]
+    tally, start = Tally(), time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=given.jobs, mp_context=context) as pool:
+        for done, found in enumerate(pool.map(_share, work), 1):
+            tally.add(found)
+            print(f"\r{done} of {len(work)}  {time.monotonic() - start:.0f} s", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    print(f"seeds {given.seeds}, {count:,} cases each, {time.monotonic() - start:.0f} s")
+    print("goal: derived false alarms 0, at most 1 % of real faults missed")
+    print("\n".join(tally.lines()))
+    if given.json is not None:
+        given.json.write_text(json.dumps(tally.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def _share(work: tuple[int, int, int, int, bool]) -> object:
+    """Run one part of the cases of a seed, in a child."""
+    import torch
+    from faults.problem import cases
+    from faults.suite import trials
+    from faults.table import Tally
+
+    torch.set_num_threads(1)
+    seed, part, parts, every, production = work
+    chosen = cases(production=production)[::every][part::parts]
+    return Tally.of(trial for case in chosen for trial in trials(case, seed=seed))
+
+
+def compare(_: argparse.Namespace) -> None:
+    """Print comparison beside a plain read, then memory in fresh processes."""
+    import torch
+
+    from parity.judge.measure import difference, measure
+
+    torch.set_num_threads(1)
+    elements = 1 << 24
+    got, noise = torch.randn(elements), torch.randn(elements)
+    value = got + 1e-7 * noise
+    bound = got.abs() * 1e-6 + 1e-7
+    sigma = bound / 3
+    streams = {"pair, bound and sigma": (got, value, bound, sigma), "pair alone": (got, value)}
+    for name, tensors in streams.items():
+        run = measure if len(tensors) > 2 else difference
+        read = best(lambda t=tensors: [x.sum() for x in t])
+        took = best(lambda t=tensors, r=run: r(*t))
+        size = sum(t.nbytes for t in tensors) / 1e9
+        what = f"{run.__name__}, f32 {name}"
+        show(what, f"{100 * read / took:.0f} % of a read", "at least 10 %")
+        print(f"    {size / took:.1f} GB/s; the same tensors summed: {size / read:.1f} GB/s")
+    for name in ("difference", "measure"):
+        added = int(_python(f"import bench; bench.memory({name!r})"))
+        show(f"{name} of two 1 GiB tensors adds", f"{added / 2**20:.0f} MiB", "at most 200 MiB")
+
+
+def memory(name: str) -> None:
+    """Print the resident bytes that a comparison of two 1 GiB tensors adds, at its peak."""
+    import torch
+
+    from parity.judge import measure as judge
+
+    torch.set_num_threads(1)
+    a = torch.ones(GIB // 4)
+    b = a.clone()
+    small = torch.ones(1)
+    judge.difference(small, small)
+    before = _resident("VmRSS")
+    # The peak begins anew: making the tensors must not count.
+    Path("/proc/self/clear_refs").write_text("5")
+    if name == "difference":
+        judge.difference(a, b)
+    else:
+        # An elementwise budget is c |y|, so its streams need no memory of their own.
+        judge.measure(a, b, small.expand_as(a), small.expand_as(a))
+    print(_resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(field))) * 1024
+
+
+def golden(_: argparse.Namespace) -> None:
+    """Print writing and reading a recording of 256 MiB beside a raw file of the same bytes."""
+    import numpy as np
+
+    from parity.case.dtype import DTYPES
+    from parity.case.tensor import HostTensor
+    from parity.store import arrow
+
+    values = np.arange(1 << 26, dtype=np.float32)
+    tensor = HostTensor.of(values, DTYPES["f32"])
+    recording, key = _recording(tensor), tensor.digest()
+    raw_bytes = values.view(np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        raw, path = Path(folder) / "raw", Path(folder) / "golden.arrow"
+        raw_seconds = [best(lambda: values.tofile(raw)), best(lambda: np.fromfile(raw, np.uint8).sum())]
+        digest = best(lambda: hashlib.sha256(raw_bytes), times=3)
+        seconds = [best(lambda: arrow.write(recording, path), times=3)]
+        seconds += [best(lambda: arrow.read(path).tensors[key].array().view(np.uint8).sum(), times=3)]
+    size = values.nbytes / 1e9
+    print(f"256 MiB; one sha256 of it {size / digest:.2f} GB/s, {digest:.2f} s")
+    for name, plain, ours in zip(("write", "read"), raw_seconds, seconds, strict=True):
+        rates = f"raw file {size / plain:5.2f} GB/s   golden {size / ours:5.2f} GB/s"
+        print(f"{name:<6} {rates}   {ours / plain:.1f} times as long, {ours / digest:.1f} digests")
+
+
+def _recording(tensor: object) -> object:
+    from parity.backend.profile import Accumulator, Profile
+    from parity.case.dtype import DTYPES
+    from parity.case.tensor import HostTensor
+    from parity.store.recording import Environment, Recording, StepRecord, TensorRef
+
+    assert isinstance(tensor, HostTensor)
+    ref = TensorRef(
+        name="y",
+        role="activation",
+        dtype=tensor.dtype,
+        shape=tensor.shape,
+        stride=tensor.stride,
+        offset=0,
+        digest=tensor.digest(),
+    )
+    attrs = {"rows": 1, "columns": 1, "offset": 0}
+    step = StepRecord(name="s", op="triu_indices", attrs=attrs, inputs=(), outputs=(ref,))
+    profile = Profile(accumulator=Accumulator(dtype=DTYPES["f32"]))
+    environment = Environment(backend="cpu", setting="strict", profile=profile, provenance={})
+    revision = f"sha256:{'0' * 64}"
+    return Recording(
+        case="bench/golden",
+        revision=revision,
+        environment=environment,
+        steps=(step,),
+        tensors={ref.digest: tensor},
+    )
+
+
+def cold(_: argparse.Namespace) -> None:
+    """Print how long a fresh process takes to be of use."""
+    nothing = statistics.median(_seconds("pass") for _ in range(5))
+    imported = statistics.median(_seconds("import parity") for _ in range(7))
+    helped = statistics.median(_seconds("from parity.cli import main; main()", "--help") for _ in range(7))
+    print(f"python itself {nothing:.3f} s")
+    show("import parity", f"{imported - nothing:.3f} s", "0.1 s")
+    show("parity --help", f"{helped:.3f} s", "at most 0.3 s")
+    seconds = min(_seconds("from parity.cli import main; main()", "check") for _ in range(2))
+    show("parity check, suite smoke", f"{seconds:.1f} s", "at most 15 s on two cores")
+
+
+def ops(_: argparse.Namespace) -> None:
+    """Print the whole suite ops on cpu with two children."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "ops.json"
+        arguments = (
+            "check",
+            "--suite",
+            "ops",
+            "--ref",
+            "oracle",
+            "--target",
+            "cpu",
+            "-j",
+            "2",
+            "--json",
+            str(report),
+        )
+        seconds = _seconds("from parity.cli import main; main()", *arguments)
+        found = json.loads(report.read_text())
+    count = len(found["cases"])
+    inside = sum(step["seconds"] or 0.0 for case in found["cases"] for step in case["steps"])
+    show(f"ops on cpu -j 2, {count:,} cases", f"{seconds:.1f} s", "at most 120 s")
+    show(
+        "framework beside op and oracle, a case",
+        f"{1e3 * found['framework_seconds'] / count:.2f} ms",
+        "at most 2 ms",
+    )
+    print(f"    of which in the ops themselves {inside:.1f} s; counts {found['counts']}")
+
+
+def _seconds(code: str, *arguments: str) -> float:
+    start = time.perf_counter()
+    _python(code, *arguments)
+    return time.perf_counter() - start
+
+
+def _python(code: str, *arguments: str) -> str:
+    """Run code in a fresh process in an empty folder and return what it printed."""
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")))
+    environ = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], cwd=folder, env=environ, capture_output=True, text=True
+        )
+    if done.returncode not in {0, 1, 3}:
+        sys.exit(f"{code} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
