@@ -22,7 +22,7 @@ __all__ = ["CHUNK", "Difference", "Measured", "difference", "measure"]
 CHUNK = 131_072
 # A sum of float32 squares below this may have lost elements whose square underflowed; above it they
 # are less than a float32 rounding of the sum.
-LEAST_SQUARES = 2.0**-60
+_LEAST_SQUARES = 2.0**-60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +123,9 @@ def _in_float32(r: Tensor, t: Tensor, buffers: list[Tensor]) -> _Distance | None
     error_squares, reference_squares = float(torch.dot(error, error)), float(torch.dot(r, r))
     low, high = torch.aminmax(error)
     largest = max(-float(low), float(high))
-    if not (math.isfinite(error_squares) and LEAST_SQUARES <= reference_squares < math.inf):
+    if not (math.isfinite(error_squares) and _LEAST_SQUARES <= reference_squares < math.inf):
         return None
-    if largest and error_squares < LEAST_SQUARES:
+    if largest and error_squares < _LEAST_SQUARES:
         return None
     torch.ne(r, t, out=unequal)
     return _Distance(
