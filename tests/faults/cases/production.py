@@ -1,6 +1,7 @@
 """Steps of the sizes that models have: sums of 4,096 to 28,672 terms, rows of a vocabulary, long caches.
 
-Few rows and columns of each, since every output has its own sum. Only the fault suite loads them.
+Enough rows and columns that a test over them has power, few enough that every sum can be formed in
+every order. Only the fault suite loads them.
 """
 
 from parity.case.case import Role
@@ -9,7 +10,7 @@ from parity.case.family import FLOATS, Params, Parts, dims, family, one, tensor
 DISTS = ("normal", "heavy", "positive", "cancel")
 
 
-@family("production/matmul", dtype=FLOATS, shape=("2x4096x16", "2x14336x8", "1x28672x8"), dist=DISTS)
+@family("production/matmul", dtype=FLOATS, shape=("16x4096x64", "16x14336x32", "16x28672x16"), dist=DISTS)
 def matmul(p: Params) -> Parts:
     """A tail of K that is left out of a long sum, an accumulator that is short for it."""
     m, k, n = dims(p.shape)
@@ -20,7 +21,10 @@ def matmul(p: Params) -> Parts:
 
 
 @family(
-    "production/int4_weight_linear", dtype=FLOATS, shape=("1x14336x8",), dist=("normal", "heavy", "positive")
+    "production/int4_weight_linear",
+    dtype=FLOATS,
+    shape=("16x14336x16",),
+    dist=("normal", "heavy", "positive"),
 )
 def int4_weight_linear(p: Params) -> Parts:
     """Scales that slip by a group somewhere in a hundred of them."""
@@ -30,13 +34,13 @@ def int4_weight_linear(p: Params) -> Parts:
     return one("int4_weight_linear", tensor("x", p.dtype, (t, k), p.dist), w, scale, group=128)
 
 
-@family("production/sum", dtype=FLOATS, shape=("2x65536",), dist=DISTS)
+@family("production/sum", dtype=FLOATS, shape=("32x32768",), dist=DISTS)
 def sum_(p: Params) -> Parts:
     """A sum over a whole activation."""
     return one("sum", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1, keepdim=False)
 
 
-@family("production/rms_norm", dtype=FLOATS, shape=("2x8192",), dist=("normal", "heavy", "shifted", "small"))
+@family("production/rms_norm", dtype=FLOATS, shape=("16x8192",), dist=("normal", "heavy", "shifted", "small"))
 def rms_norm(p: Params) -> Parts:
     """The width of a large model."""
     x = tensor("x", p.dtype, dims(p.shape), p.dist)
@@ -44,7 +48,7 @@ def rms_norm(p: Params) -> Parts:
 
 
 @family(
-    "production/layer_norm", dtype=FLOATS, shape=("2x8192",), dist=("normal", "heavy", "shifted", "small")
+    "production/layer_norm", dtype=FLOATS, shape=("16x8192",), dist=("normal", "heavy", "shifted", "small")
 )
 def layer_norm(p: Params) -> Parts:
     """The width of a large model."""
@@ -53,13 +57,13 @@ def layer_norm(p: Params) -> Parts:
     return one("layer_norm", x, g, b, eps=1e-5)
 
 
-@family("production/softmax", dtype=FLOATS, shape=("1x32768",), dist=("normal", "heavy", "shifted", "masked"))
+@family("production/softmax", dtype=FLOATS, shape=("8x32768",), dist=("normal", "heavy", "shifted", "masked"))
 def softmax(p: Params) -> Parts:
     """Scores of a long context, or logits."""
     return one("softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
 
 
-@family("production/log_softmax", dtype=FLOATS, shape=("1x32768",), dist=("normal", "heavy", "shifted"))
+@family("production/log_softmax", dtype=FLOATS, shape=("8x32768",), dist=("normal", "heavy", "shifted"))
 def log_softmax(p: Params) -> Parts:
     """Logits of a vocabulary."""
     return one("log_softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
@@ -69,15 +73,9 @@ def log_softmax(p: Params) -> Parts:
     "production/attention", dtype=FLOATS, keys=("4096", "8192"), dist=("normal", "heavy", "positive", "small")
 )
 def attention(p: Params) -> Parts:
-    """One query against a long cache."""
-    q = tensor("q", p.dtype, (1, 4, 1, 128), p.dist)
-    k, v = (
-        tensor(
-            name,
-            p.dtype,
-            (1, 2, int(p.keys), 128),
-            p.dist if p.dist in {"positive", "small"} and name == "k" else "normal",
-        )
-        for name in ("k", "v")
-    )
+    """A few queries at the end of a long cache."""
+    q = tensor("q", p.dtype, (1, 4, 4, 64), p.dist)
+    cache = (1, 2, int(p.keys), 64)
+    k = tensor("k", p.dtype, cache, p.dist if p.dist in {"positive", "small"} else "normal")
+    v = tensor("v", p.dtype, cache)
     return one("attention", q, k, v, causal=True, window=None, scale=None)

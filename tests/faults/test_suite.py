@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from faults.arithmetic import LEGITIMATE, Arithmetic, contracted, nearest, prefix, total
+from faults.problem import cases, inputs_of, problems
+from faults.suite import KERNELS, Kind, classes, right, trials
+from faults.table import UNLISTED
+
+from parity.case.op import OPS
+
+SEED = 1
+CASES = cases()
+
+
+def of_family(path, **params):
+    """Cases of a family that hold no special values, of some size."""
+    found = []
+    for case in CASES:
+        given = dict(case.id.params)
+        asked = case.id.path == path and params.items() <= given.items()
+        if asked and given.get("dist") != "special" and case.nbytes > 256 and len(case.steps) == 1:
+            found.append(case)
+    assert found, path
+    return found
+
+
+def test_every_op_has_a_kernel():
+    assert set(OPS) <= set(KERNELS)
+
+
+def test_every_kernel_has_faults_of_its_own_and_classes_that_no_list_names():
+    assert all(len(names) > 20 for names in classes().values())
+    assert set(UNLISTED) <= set().union(*classes().values())
+
+
+def test_another_seed_gives_other_inputs_and_the_same_seed_the_same():
+    case = of_family("ops/matmul")[0]
+    first, again, other = (inputs_of(case, seed=seed)["a"].digest() for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_a_small_run_has_no_false_alarm():
+    alarms, seen = [], 0
+    for case in CASES[::43]:
+        for trial in trials(case, seed=SEED, judged_only=True):
+            if trial.kind is Kind.LEGITIMATE:
+                seen += 1
+                alarms += [] if trial.accepted["derived"] else [(trial.name, trial.case)]
+    assert seen > 100
+    assert alarms == []
+
+
+FLAGRANT = [
+    ("ops/matmul", "dropped_k_tile"),
+    ("ops/matmul", "accumulate_bf16"),
+    ("ops/matmul", "swapped_tiles"),
+    ("ops/bmm", "previous_batch"),
+    ("ops/linear", "bias_twice"),
+    ("ops/addmm", "alpha_ignored"),
+    ("ops/sum", "dropped_tile"),
+    ("ops/mean", "padding_counted"),
+    ("ops/cumsum", "exclusive"),
+    ("ops/softmax", "base_2"),
+    ("ops/log_softmax", "base_2_logarithm"),
+    ("ops/logsumexp", "tail_twice"),
+    ("ops/rms_norm", "mean_subtracted"),
+    ("ops/layer_norm", "mean_not_subtracted"),
+    ("ops/gelu_erf", "quick"),
+    ("ops/silu", "relu"),
+    ("ops/swiglu", "gate_and_up_swapped"),
+    ("ops/attention", "last_key_dropped"),
+    ("ops/attention", "groups_tiled"),
+    ("ops/attention", "heads_transposed"),
+    ("ops/rope", "other_pairs"),
+    ("ops/embedding", "index_off_by_one"),
+    ("ops/gather", "read_as_dense"),
+    ("ops/where", "inverted"),
+    ("ops/cat", "order_reversed"),
+    ("ops/slice_assign", "written_to_copy"),
+    ("ops/tril", "diagonal_one_more"),
+    ("ops/index_put", "values_of_next"),
+    ("ops/scatter_add", "overwritten"),
+    ("ops/topk", "index_plus_1"),
+    ("ops/sort", "two_not_in_order"),
+    ("ops/argmax", "index_plus_1"),
+    ("ops/cast_narrow", "truncated"),
+    ("ops/cast_to_fp8", "ties_away"),
+    ("ops/int8_linear", "sum_wraps_at_16_bits"),
+    ("ops/int4_weight_linear", "nibbles_swapped"),
+    ("ops/int8_weight_linear", "zero_point_1"),
+]
+
+
+# What a case must have for a fault to be one.
+NEEDS = {
+    "ops/attention": {"shape": "2x4x2x33x33x32"},
+    "ops/cast_to_fp8": {"dist": "boundaries"},
+    "ops/gather": {"shape": "3x17x31"},
+    "ops/linear": {"bias": "yes"},
+    "ops/where": {"shape": "33x129.33x129.33x129"},
+}
+
+
+@pytest.mark.parametrize("path, fault", FLAGRANT)
+def test_a_flagrant_fault_is_caught(path, fault):
+    found = [t for case in of_family(path, **NEEDS.get(path, {}))[:3] for t in _named(case, fault)]
+    real = [t for t in found if t.kind is Kind.REAL]
+    assert real
+    assert [t.case for t in real if t.accepted["derived"]] == []
+
+
+def _named(case, fault):
+    return (t for t in trials(case, seed=SEED, judged_only=True) if t.name == fault)
+
+
+def test_a_fault_that_changes_nothing_is_dropped():
+    case = of_family("ops/matmul", dtype="bf16")[0]
+    kinds = {t.name: t.kind for t in trials(case, seed=SEED, judged_only=True)}
+    assert kinds["bf16_inputs"] is Kind.DROPPED
+    assert kinds["dropped_k_tail"] is Kind.REAL
+
+
+def test_a_fault_below_the_rounding_of_the_result_is_hidden():
+    case = of_family("ops/linear", dtype="bf16", dist="positive")[0]
+    kinds = {t.kind for t in trials(case, seed=SEED, judged_only=True) if t.name == "scaled_0.999"}
+    assert kinds == {Kind.HIDDEN}
+
+
+def test_ties_taken_in_another_order_are_no_fault():
+    case = of_family("ops/topk", dist="ties")[0]
+    found = [t for t in trials(case, seed=SEED) if t.kind is Kind.LEGITIMATE]
+    assert {t.name for t in found} == {"plain", "last"}
+    assert all(t.accepted["derived"] for t in found)
+    assert not all(t.accepted["assert_close"] for t in found)
+
+
+def test_the_stale_problem_is_another_seed_of_the_same_step():
+    case = of_family("ops/softmax")[0]
+    (problem,) = problems(case, right, seed=SEED)
+    assert problem.stale.attrs == problem.attrs
+    assert problem.stale.inputs[0].digest() != problem.inputs[0].digest()
+
+
+@pytest.mark.parametrize("how", LEGITIMATE, ids=lambda how: how.name)
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 100])
+def test_every_legitimate_order_adds_all_terms(how, n, torch):
+    terms = torch.arange(1, n + 1, dtype=torch.float32).repeat(3, 1)
+    assert total(terms, how).tolist() == [n * (n + 1) / 2] * 3
+    assert prefix(terms, how)[0].tolist() == np.cumsum(np.arange(1, n + 1)).tolist()
+    b = torch.ones(n, 2)
+    assert contracted(terms, b, how).tolist() == [[n * (n + 1) / 2] * 2] * 3
+
+
+def test_a_kept_accumulator_loses_what_does_not_fit(torch):
+    ones = torch.ones(1, 1000)
+    assert float(total(ones, Arithmetic(name="low", keep="bf16"))) == 256
+    assert float(total(ones, Arithmetic(name="low", keep="f16"))) == 1000
+
+
+@pytest.mark.parametrize(
+    "name, x, rounded",
+    [
+        ("bf16", 1 + 2**-8, 1.0),
+        ("f16", 65520.0, np.inf),
+        ("tf32", 1 + 3 * 2**-11, 1 + 2**-9),
+        ("bits14", 1 - 2**-15, 1 - 2**-14),
+    ],
+)
+def test_roundings_are_those_of_their_formats(torch, name, x, rounded):
+    assert float(nearest(torch.tensor([x]), name)) == rounded
+
+
+def test_functions_off_by_a_last_place_meet_their_exact_points(torch):
+    high = dataclasses.replace(LEGITIMATE[0], ulps=1)
+    y = torch.tensor([0.0, 1.0, -1.0, torch.inf, 0.5])
+    assert high.off(y).tolist()[:4] == y.tolist()[:4]
+    assert float(high.off(y)[4]) > 0.5
+
+
+@pytest.fixture
+def torch():
+    import torch
+
+    return torch
