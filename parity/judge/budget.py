@@ -33,6 +33,7 @@ __all__ = [
     "SetValued",
     "coherent",
     "growth",
+    "pile_up",
     "sum_error",
 ]
 
@@ -191,15 +192,18 @@ class SetValued:
 Expected = Budget | Exact | SetValued
 
 
-def growth(terms: Tensor | float, *, outputs: int) -> Tensor:
+def growth(terms: Tensor | float, *, outputs: int, equal: Tensor | None = None) -> Tensor:
     """Return c(n) = min(n, lambda sqrt n) + 2, lambda = sqrt(2 ln(2 N / 1e-6)) over N outputs.
 
     n is the deterministic bound on the accumulated roundings of a sum, lambda sqrt(n) the one
-    that all N outputs keep with probability 1 - 1e-6.
+    that all N outputs keep with probability 1 - 1e-6. Where terms are `equal` their roundings are
+    not random: n alone holds. One term is not added to anything: 0.
     """
     n = torch.as_tensor(terms, dtype=torch.float64)
     lam = math.sqrt(2 * math.log(2 * max(outputs, 1) / FALSE_ALARM))
-    return torch.minimum(n, lam * n.sqrt()) + 2
+    random = torch.minimum(n, lam * n.sqrt())
+    most = random if equal is None else torch.where(equal, n, random)
+    return torch.where(n > 1, most + 2, 0.0)
 
 
 def sum_error(
@@ -222,10 +226,10 @@ def sum_error(
     u = accumulator.unit
     n = torch.ceil(torch.as_tensor(terms, dtype=torch.float64) / accumulator.block)
     inexact = 0.0 if exact_terms else 1.0
-    hard = (growth(n, outputs=outputs) + inexact) * u * magnitude
-    variance = (RMS_ROUNDING * u) ** 2 * (
-        n * (squares / 6 + total.square() / 3) + total.square() + inexact * squares
-    )
+    equal = are_equal(terms=n, squares=squares, total=total, unit=u)
+    hard = (growth(n, outputs=outputs, equal=equal) + inexact) * u * magnitude
+    added = torch.where(n > 1, n * (squares / 6 + total.square() / 3) + total.square(), 0.0)
+    variance = (RMS_ROUNDING * u) ** 2 * (added + inexact * squares)
     variance = variance + coherent(terms=n, squares=squares, total=total, unit=u)
     if accumulator.rounding is Rounding.TO_ZERO:
         hard = hard + 2 * n * u * magnitude
@@ -234,11 +238,28 @@ def sum_error(
 
 
 def coherent(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> Tensor:
-    """Return (u n s / 2)^2 where all terms of a sum are equal to within the roundings, else 0.
+    """Return (0.15 u n s)^2 where all terms of a sum are equal to within the roundings, else 0.
 
     Terms that differ by less than the last place of the partial sums lose the same bits each
-    time, so the errors add up instead of averaging out: n q - s^2 <= (2 u n)^2 s^2.
+    time, so the errors add up instead of averaging out: n q - s^2 <= (2 u n)^2 s^2. While the
+    partial sums stay in one binade they all lose e, uniform within half a last place; s = f 2^b
+    gives the variance (u n s)^2 / 3 (((f - 1) / f^2)^2 + 1 / (15 f^4)), at most 0.022 (u n s)^2,
+    and no error beyond u n s / 3.
     """
     n = torch.as_tensor(terms, dtype=torch.float64)
-    equal = (n * squares - total.square() <= (2 * unit * n * total).square() * 1.01) & (n > 2)
-    return torch.where(equal, (unit * n * total / 2).square(), 0.0)
+    equal = are_equal(terms=n, squares=squares, total=total, unit=unit)
+    return torch.where(equal, (0.15 * unit * n * total).square(), 0.0)
+
+
+def pile_up(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> tuple[Tensor, Tensor]:
+    """Return where the roundings of a sum pile up, and the variance that this adds."""
+    return (
+        are_equal(terms=terms, squares=squares, total=total, unit=unit),
+        coherent(terms=terms, squares=squares, total=total, unit=unit),
+    )
+
+
+def are_equal(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> Tensor:
+    """Mark sums of more than two terms that differ by less than the last place of their partial sums."""
+    n = torch.as_tensor(terms, dtype=torch.float64)
+    return (n * squares - total.square() <= (2 * unit * n * total).square() * 1.01) & (n > 2)

@@ -1,9 +1,10 @@
 """The three tests of a rounded result (NUMERICS.md 1.2 and 9), after its non-finite pattern.
 
 T1 max |e| / B <= 1.  T2 rms(e / sigma) <= max(3, 1.5 sqrt(chi2_{1-1e-6}(N) / N)), N the elements
-that are rounded independently.  T3, for 16-bit results rounded once: the number of elements that
-are not the correctly rounded oracle, at most 4 mu + 10 sqrt(mu) + 3, where
-mu = sum min(1, 2 min(H, 3 h) / ulp).
+that are rounded independently.  T1 for 16-bit results rounded once: each is the rounding of a
+value within H, RN(y - H) <= t <= RN(y + H). T3 for them: the number of elements that are not the
+correctly rounded oracle, at most 4 mu + 10 sqrt(mu) + 3; mu is the larger of sum min(1, 2 m / ulp)
+and of how many values lie within m of an edge between two results, m = min(H, 3 h).
 """
 
 from __future__ import annotations
@@ -50,16 +51,18 @@ def hold(got: Tensor, budget: Budget) -> Held:
     bound, sigma = (t.expand(shape).reshape(-1) for t in budget.total())
     # A formula that is not finite at a finite value gives no room at all.
     bound, sigma = (torch.where(t.isfinite(), t, budget.dtype.min_subnormal) for t in (bound, sigma))
-    wrong = _wrong_pattern(got, value, bound, budget) & ~free
+    wrong = _wrong_pattern(got, value, budget) & ~free
     usable = got.isfinite() & value.isfinite() & ~free & ~wrong
     where = None if bool(usable.all()) else usable.nonzero().reshape(-1)
     streams = [got, value, bound, sigma]
     if where is not None:
         streams = [t[where] for t in streams]
     measured = measure(streams[0], streams[1], streams[2], streams[3])
-    flips, flips_limit = _flips(streams[0], streams[1], budget, where)
+    outside, flips, flips_limit = _roundings(streams[0], streams[1], budget, where)
     limit = rms_limit(min(budget.independent or measured.count, measured.count))
     failures = _failures(measured, limit, flips, flips_limit)
+    if outside:
+        failures.append(f"{outside:,} elements are the rounding of no value within the bound")
     at = None
     if bool(wrong.any()):
         at = int(wrong.to(torch.uint8).argmax())
@@ -91,10 +94,17 @@ def _failures(measured: Measured, limit: float, flips: int | None, flips_limit: 
     return failures
 
 
-def _wrong_pattern(got: Tensor, value: Tensor, bound: Tensor, budget: Budget) -> Tensor:
-    """Mark elements whose NaN, infinity or finiteness is not one that the value allows."""
+def _wrong_pattern(got: Tensor, value: Tensor, budget: Budget) -> Tensor:
+    """Mark elements whose NaN, infinity or finiteness is not one that the value allows.
+
+    The last rounding gives infinity from half a step beyond the largest value on; what it rounds
+    is off by `hard` and the roundings before it.
+    """
     edge = budget.dtype.max_finite * (1 + budget.dtype.unit_roundoff / 2)
     size = value.abs()
+    bound = budget.hard.expand(budget.value.shape).reshape(-1)
+    bound = bound + (budget.roundings - 1) * budget.dtype.unit_roundoff * size
+    bound = torch.where(bound.isfinite(), bound, 0.0)
     must_overflow = (size - bound > edge) | value.isinf()
     may_overflow = (size + bound >= edge) | value.isinf()
     same_sign = torch.signbit(got) == torch.signbit(value)
@@ -113,21 +123,38 @@ def _class(x: float) -> str:
     return f"finite ({x:.6g})"
 
 
-def _flips(got: Tensor, value: Tensor, budget: Budget, where: Tensor | None) -> tuple[int | None, int | None]:
+def _roundings(
+    got: Tensor, value: Tensor, budget: Budget, where: Tensor | None
+) -> tuple[int, int | None, int | None]:
+    """Return how many 16-bit results round no value within `hard`, then flips and their limit.
+
+    None where a result is wider or rounded twice. A flip is as likely as its value is near an edge
+    between two results: counted as the values lie, or as they would at random, whichever is more.
+    """
     if budget.dtype.bits != 16 or budget.roundings != 1:
-        return None, None
-    rounded = torch.from_numpy(decode(encode(value.numpy(), budget.dtype), budget.dtype))
-    flips = int((rounded != got).sum())
+        return 0, None, None
     hard = budget.hard.expand(budget.value.shape).reshape(-1)
     expected = budget.sigma.expand(budget.value.shape).reshape(-1)
     if where is not None:
         hard, expected = hard[where], expected[where]
-    share = 2 * torch.minimum(hard, 3 * expected) / _ulp(value, budget.dtype)
+    hard, expected = (torch.where(t.isfinite(), t, 0.0) for t in (hard, expected))
+    exact = _rounded(value, budget.dtype)
+    outside = (got < _rounded(value - hard, budget.dtype)) | (got > _rounded(value + hard, budget.dtype))
+    near = torch.minimum(hard, 3 * expected)
+    may_flip = _rounded(value - near, budget.dtype) != _rounded(value + near, budget.dtype)
+    share = (2 * near / _ulp(value, budget.dtype)).clamp(max=1)
     if budget.flush:
-        share = torch.where((value.abs() < budget.dtype.min_normal) & (rounded != 0), 1.0, share)
-    mu = float(share.nan_to_num(nan=0.0).clamp(max=1).sum())
+        small = (value.abs() < budget.dtype.min_normal) & (exact != 0)
+        outside &= ~(small & (got == 0))
+        may_flip, share = may_flip | small, torch.where(small, 1.0, share)
+    mu = max(float(share.sum()), float(may_flip.sum()))
     slope, spread, base = FLIPS
-    return flips, int(slope * mu + spread * math.sqrt(mu) + base)
+    flips = int((exact != got).sum())
+    return int(outside.sum()), flips, int(slope * mu + spread * math.sqrt(mu) + base)
+
+
+def _rounded(x: Tensor, dtype: DType) -> Tensor:
+    return torch.from_numpy(decode(encode(x.numpy(), dtype), dtype))
 
 
 def _ulp(value: Tensor, dtype: DType) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, coherent, growth
+from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, coherent, growth, pile_up
 from parity.judge.classes.sums import finite
 
 __all__ = ["attention", "attention_bias", "rope"]
@@ -55,13 +55,21 @@ def attention(q: Question) -> tuple[Expected, ...]:
     T, D = query.shape[-2:]
     S = key.shape[-2]
     scale = 1 / math.sqrt(D) if q.attrs["scale"] is None else q.number("scale")
-    scores = scale * (query @ key.transpose(-1, -2)) + attention_bias(q, queries=T, keys=S)
+    bias = attention_bias(q, queries=T, keys=S)
+    scores = scale * (query @ key.transpose(-1, -2)) + bias
+    # What is not seen may be skipped, or multiplied by 0: then its NaN and infinities show.
+    hidden, lost, given = (bias == -torch.inf).to(torch.float64), (~v.isfinite()).to(torch.float64), v
+    v = v.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     size = scale * (query.abs() @ key.abs().transpose(-1, -2))
     p, d, masked, total = _weights(scores)
     u, u_p, u_s = q.accumulator.unit, q.unit_of("p_rounded"), q.unit_of("scores_rounded")
     magnitude = torch.where(p == 0, 0.0, scores.abs())
     rel = growth(D, outputs=p.numel()) * u * size + (2 * u + u_s) * magnitude + 3 * u * d + 4 * u
-    c = growth(S, outputs=max(query.numel(), 1))
+    seen = (p > 0).sum(-1, keepdim=True)
+    # The denominator is a sum of its own, in units of which these are its terms.
+    sums, powers = (p.pow(n).sum(-1, keepdim=True) for n in (1, 2))
+    equal, piled = pile_up(terms=seen, squares=powers, total=sums, unit=u)
+    c = growth(S, outputs=max(query.numel(), 1), equal=equal)
     rel = rel + (p * rel).sum(-1, keepdim=True) + (c + 3) * u
     value, weight = p @ v, p @ v.abs()
     hard = (p * (rel + u_p)) @ v.abs() + c * u * weight + u_p * value.abs()
@@ -72,15 +80,16 @@ def attention(q: Question) -> tuple[Expected, ...]:
     variance = (p.square() * relx) @ v.square() + (RMS_ROUNDING * u_p * value).square()
     spread = p.square() @ v.square() / 6 + value.square() / 3
     variance = variance + (RMS_ROUNDING * u) ** 2 * S * spread
-    seen = (p > 0).sum(-1, keepdim=True)
     squares = p.square() @ v.square()
     variance = variance + coherent(terms=seen, squares=squares, total=value, unit=u)
+    variance = variance + value.square() * piled
     if u_p:
         # Weights are rounded before they are divided by their sum, so small ones underflow.
         eta = q.least_of("p_rounded") / total
         shown = (p > 0).to(torch.float64)
         hard = hard + 0.5 * eta * (shown @ v.abs())
         variance = variance + (0.3 * eta).square() * (shown @ v.square())
+    value = torch.where((1 - hidden) @ lost > 0, p @ given, value)
     free = _overflows(q, query, key, v, scores=scores, scale=scale)
     hull = 2 * v.abs().amax(-2, keepdim=True) if S else torch.zeros_like(value)
     return (
@@ -91,7 +100,7 @@ def attention(q: Question) -> tuple[Expected, ...]:
             sigma=torch.minimum(variance.sqrt(), hull),
             independent=max(p.numel() // max(S, 1), 1),
             free=free & ~value.isnan(),
-            nan_ok=masked.expand_as(value),
+            nan_ok=masked | (hidden @ lost > 0),
         ),
     )
 
@@ -132,7 +141,8 @@ def rope(q: Question) -> tuple[Expected, ...]:
     D, base = x.shape[-1], q.number("base")
     exponent = torch.arange(0, D, 2, dtype=torch.float64) / D
     angle = positions.to(torch.float64)[..., None] * base**-exponent
-    slope = angle.abs() * (4 + exponent * math.log(base))
+    # base^0 is 1 and the angle of its pair the position, exactly.
+    slope = torch.where(exponent == 0, 0.0, angle.abs() * (4 + exponent * math.log(base)))
     if q.attrs["interleaved"]:
         cos, sin, slope = (t.repeat_interleave(2, -1) for t in (angle.cos(), angle.sin(), slope))
         partner = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth
+from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth, pile_up
 
 __all__ = ["layer_norm", "rms_norm"]
 
@@ -24,8 +24,12 @@ def rms_norm(q: Question) -> tuple[Expected, ...]:
     value = x / (squares / terms + q.number("eps")).sqrt()
     if g is not None:
         value = value * g
-    hard = value.abs() * u * (0.5 * (growth(terms, outputs=value.numel()) + 1) + 6)
-    sigma = RMS_ROUNDING * u * value.abs() * (terms / 12 + 6) ** 0.5
+    fourth = x.pow(4).sum(-1, keepdim=True)
+    equal, piled = pile_up(terms=terms, squares=fourth, total=squares, unit=u)
+    c = growth(terms, outputs=value.numel(), equal=equal)
+    hard = value.abs() * u * (0.5 * (c + 1) + 6)
+    shared = torch.where(squares > 0, piled / squares.square(), 0.0)
+    sigma = value.abs() * ((RMS_ROUNDING * u) ** 2 * (terms / 12 + 6) + shared / 4).sqrt()
     rows = max(x.numel() // max(terms, 1), 1)
     free = _overflowing(squares, q).expand_as(value)
     roundings = 2 if q.declares("normalized_rounded") else 1
@@ -62,15 +66,20 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
     spread = d.square().mean(-1, keepdim=True) + q.number("eps")
     r = spread.rsqrt()
     value = d * r * g + b
-    c = growth(terms, outputs=value.numel())
-    dmu = c * u * x.abs().mean(-1, keepdim=True)
-    hard = (g * r).abs() * (dmu + u * d.abs() + u * mu.abs())
+    squares, fourth = (d.pow(n).sum(-1, keepdim=True) for n in (2, 4))
+    equal, of_mean = pile_up(terms=terms, squares=x.square().sum(-1, keepdim=True), total=total, unit=u)
+    dmu = growth(terms, outputs=value.numel(), equal=equal) * u * x.abs().mean(-1, keepdim=True)
+    equal, of_squares = pile_up(terms=terms, squares=fourth, total=squares, unit=u)
+    c = growth(terms, outputs=value.numel(), equal=equal)
+    # The mean of one element is that element.
+    hard = (g * r).abs() * (dmu + (u * d.abs() + u * mu.abs()) * (terms > 1))
     hard = hard + (g * d * r).abs() * (0.5 * (c * u + 4 * u + dmu.square() / spread) + 4 * u)
     hard = hard + u * (b.abs() + value.abs())
-    s_mu = _expected_mean_error(x, total, terms, u)
+    s_mu = _expected_mean_error(x, total, terms, u) + of_mean / terms**2
     tiny = (RMS_ROUNDING * u) ** 2
-    variance = (g * r).square() * (s_mu + tiny * d.square())
-    variance = variance + tiny * ((g * d * r).square() * (terms / 12 + 6) + b.square() + value.square())
+    variance = (g * r).square() * (s_mu * (terms > 1) + tiny * d.square())
+    relative = tiny * (terms / 12 + 6) + of_squares / (terms * spread).square() / 4
+    variance = variance + relative * (g * d * r).square() + tiny * (b.square() + value.square())
     mid, least = q.unit_of("normalized_rounded"), q.least_of("normalized_rounded")
     if mid:
         hard = hard + g.abs() * (mid * (d * r).abs() + least / 2)

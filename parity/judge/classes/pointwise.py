@@ -16,8 +16,9 @@ from parity.judge.budget import Budget, Expected, Question
 
 __all__ = ["exp", "gelu_erf", "gelu_tanh", "sigmoid", "silu", "swiglu", "tanh"]
 
-# Largest x for which exp(x) is finite in the 8-bit-exponent formats (f32, bf16 accumulate in f32).
-_EXP_RANGE = 88.7
+# Beyond this exp(x) may be infinite in the 8-bit-exponent formats: from 88.7228 on it is, and an
+# exponential that is 2 |x| + 4 roundings off is so 2^-15 earlier.
+_EXP_RANGE = 88.722
 
 
 def _budget(
@@ -35,7 +36,9 @@ def _flushed(q: Question) -> float:
 def exp(q: Question) -> tuple[Expected, ...]:
     """y = e^x: H = y u (2 |x| + 4); 2 |x| pays for exp2(x log2 e) with a rounded product. sigma = H/4."""
     value = q.x.exp()
-    hard = value * q.accumulator.unit * (2 * q.x.abs() + 2 * q.ulps("exp")) + _flushed(q)
+    # The function's last places, which beneath the normal range no longer shrink.
+    least = q.ulps("exp") * q.accumulator.dtype.min_subnormal + _flushed(q)
+    hard = value * q.accumulator.unit * (2 * q.x.abs() + 2 * q.ulps("exp")) + least
     return _budget(q, value, torch.where(value == 0, _flushed(q), hard), share=0.25)
 
 
@@ -47,13 +50,14 @@ def sigmoid(q: Question) -> tuple[Expected, ...]:
     """
     value, u = torch.sigmoid(q.x), q.accumulator.unit
     x = q.x.clamp(-1e4, 1e4)
-    hard = value * u * ((1 - value) * (2 * x.abs() + 2 * q.ulps("exp")) + 4) + _out_of_range(q, x)
+    hard = value * u * ((1 - value) * (2 * x.abs() + 2 * q.ulps("exp")) + 4) + _out_of_range(q, x, value)
     return _budget(q, value, hard, share=1 / 3)
 
 
-def _out_of_range(q: Question, x: Tensor) -> Tensor:
-    tiny = q.accumulator.dtype.min_normal
-    return torch.where(x < -_EXP_RANGE + 2, 4 * tiny, 0.0) + _flushed(q)
+def _out_of_range(q: Question, x: Tensor, value: Tensor) -> Tensor:
+    """Absolute error of a sigmoid: all of it where 1 + e^-x overflows, else the accumulator's steps."""
+    lost = torch.where(x <= -_EXP_RANGE, value.abs(), 0.0)
+    return lost + 2 * q.accumulator.dtype.min_subnormal + _flushed(q)
 
 
 def tanh(q: Question) -> tuple[Expected, ...]:
@@ -64,17 +68,18 @@ def tanh(q: Question) -> tuple[Expected, ...]:
 
 def _silu(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return (y, H) of x sigmoid(x), 0 at -inf where the formula gives -inf * 0."""
-    value = torch.where(x == -torch.inf, 0.0, x * torch.sigmoid(x))
-    size = x.abs().clamp(max=1e4)
-    u, tiny = q.accumulator.unit, q.accumulator.dtype.min_normal
-    return value, value.abs() * u * (2 * size + 4 + 2 * q.ulps("exp")) + size * (tiny + _flushed(q))
+    share = torch.sigmoid(x)
+    value = torch.where(x == -torch.inf, 0.0, x * share)
+    size, u = x.abs().clamp(max=1e4), q.accumulator.unit
+    hard = value.abs() * u * ((1 - share) * (2 * size + 2 * q.ulps("exp")) + 4)
+    return value, hard + size * _out_of_range(q, x, share)
 
 
 def silu(q: Question) -> tuple[Expected, ...]:
-    """y = x sigmoid(x): H = |y| u (2 |x| + 8) + |x| 2^-126; sigma = H/4.
+    """y = x sigmoid(x): H = |y| u ((1 - s)(2 |x| + 4) + 4) + |x| range; s the sigmoid, sigma = H/4.
 
-    The range term pays for 1 + e^-x overflowing below -88.7. At -inf the limit 0 and the NaN of
-    -inf * 0 are both right.
+    As for the sigmoid: what is beyond the range of 1 + e^-x counts |x| times. At -inf the limit 0
+    and the NaN of -inf * 0 are both right.
     """
     value, hard = _silu(q, q.x)
     return _budget(q, value, hard, share=0.25, nan_ok=q.x == -torch.inf)

@@ -9,7 +9,7 @@ from torch import Tensor
 from parity.case.dtype import dtype
 from parity.case.tensor import HostTensor
 from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question
-from parity.judge.classes.sums import product
+from parity.judge.classes.sums import finite, overflows, product
 
 __all__ = ["int4_weight_linear", "int8_linear", "int8_weight_linear", "unpack_int4"]
 
@@ -32,7 +32,7 @@ def int8_weight_linear(q: Question) -> tuple[Expected, ...]:
     """
     x, w, scale = q.inputs
     assert x is not None and w is not None and scale is not None
-    return (_dequantised(q, x, w.to(torch.float64) * scale.reshape(-1, 1)),)
+    return (_dequantised(q, x, w.to(torch.float64), scale.reshape(-1, 1)),)
 
 
 def int4_weight_linear(q: Question) -> tuple[Expected, ...]:
@@ -41,7 +41,7 @@ def int4_weight_linear(q: Question) -> tuple[Expected, ...]:
     raw = q.raw[1]
     assert x is not None and scale is not None and raw is not None
     w = unpack_int4(raw).to(torch.float64)
-    return (_dequantised(q, x, w * scale.repeat_interleave(q.integer("group"), -1)[:, : w.shape[1]]),)
+    return (_dequantised(q, x, w, scale.repeat_interleave(q.integer("group"), -1)[:, : w.shape[1]]),)
 
 
 def unpack_int4(packed: HostTensor) -> Tensor:
@@ -51,11 +51,13 @@ def unpack_int4(packed: HostTensor) -> Tensor:
     return torch.from_numpy(nibbles - 8)
 
 
-def _dequantised(q: Question, x: Tensor, w: Tensor) -> Budget:
-    u = q.accumulator.unit
+def _dequantised(q: Question, x: Tensor, code: Tensor, scale: Tensor) -> Budget:
+    """Bound x (code scale)^T; a kernel may scale the sum instead, which then overflows by itself."""
+    u, w = q.accumulator.unit, code * scale
     # Scaling a weight rounds it once, at least in the accumulator.
     unit = q.unit_of("weights_dequantised") or u
     value, hard, variance, free = product(q, x, w.T, dtype=dtype("f32"), weight_unit=unit)
     hard = hard + 2 * u * value.abs()
     variance = variance + 2 * (RMS_ROUNDING * u * value).square()
+    free = free | overflows(value, finite(x) @ code.abs().T, q, terms=x.shape[-1])
     return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)

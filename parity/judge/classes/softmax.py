@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth
+from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth, pile_up
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -40,6 +40,17 @@ def _tail(q: Question) -> float:
     return q.accumulator.dtype.min_normal if declared or q.profile.flush_subnormals else 0.0
 
 
+def _exp_error(q: Question, d: Tensor) -> Tensor:
+    """Error of exp(-d) in units of u: 3 d and the function's own, and none at 0."""
+    return torch.where(d == 0, 0.0, 3 * d + 2 * q.ulps("exp"))
+
+
+def _denominator(p: Tensor, dim: int, *, terms: int, unit: float) -> tuple[Tensor, Tensor]:
+    """`pile_up` of the sum that p was divided by, in units of that sum."""
+    squares = p.square().sum(dim, keepdim=True)
+    return pile_up(terms=terms, squares=squares, total=torch.ones_like(squares), unit=unit)
+
+
 def softmax(q: Question) -> tuple[Expected, ...]:
     """y = exp(-d) / sum, d = max - x: rel = 3 d + 4, H = y u (rel + sum_j y_j rel_j + c(K) + 3).
 
@@ -49,10 +60,15 @@ def softmax(q: Question) -> tuple[Expected, ...]:
     """
     dim, terms, rows = _rows(q)
     _, d, p, total = _exponentials(q, dim)
-    u, relative = q.accumulator.unit, 3 * d + 2 * q.ulps("exp")
+    u, relative = q.accumulator.unit, _exp_error(q, d)
     inherited = (p * relative).sum(dim, keepdim=True)
-    hard = p * u * (relative + inherited + growth(terms, outputs=p.numel()) + 3) + _tail(q)
-    sigma = RMS_ROUNDING * u * p * ((1.5 * d).square() + 6 + terms / 3).sqrt() + _tail(q) / 3
+    equal, piled = _denominator(p, dim, terms=terms, unit=u)
+    c = growth(terms, outputs=p.numel(), equal=equal)
+    # exp's last places, which beneath the normal range no longer shrink.
+    least = q.ulps("exp") * q.accumulator.dtype.min_subnormal / total
+    hard = p * u * (relative + inherited + c + 3 * (terms > 1)) + least + _tail(q)
+    variance = (RMS_ROUNDING * u) ** 2 * ((1.5 * d).square() + 6 + terms / 3) * (terms > 1)
+    sigma = p * (variance + piled).sqrt() + 0.5 * least + _tail(q) / 3
     if dim % max(q.x.ndim, 1) != q.x.ndim - 1:
         mid, least = q.unit_of("inner_exp_rounded"), q.least_of("inner_exp_rounded") / total
         hard = hard + mid * p + 0.5 * least
@@ -70,13 +86,15 @@ def _log_sum(q: Question) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dim, terms, rows = _rows(q)
     top, d, p, total = _exponentials(q, dim)
     u = q.accumulator.unit
-    log, relative = total.log(), 3 * d + 2 * q.ulps("exp")
-    hard = u * (
-        (p * relative).sum(dim, keepdim=True) + growth(terms, outputs=rows) + 2 * q.ulps("log") * log.abs()
-    )
+    log, relative = total.log(), _exp_error(q, d)
+    equal, piled = _denominator(p, dim, terms=terms, unit=u)
+    c = growth(terms, outputs=rows, equal=equal)
+    hard = u * ((p * relative).sum(dim, keepdim=True) + c + 2 * q.ulps("log") * log.abs())
     variance = (RMS_ROUNDING * u) ** 2 * (
-        (p.square() * ((1.5 * d).square() + 6)).sum(dim, keepdim=True) + terms / 3 + (2 * log).square()
-    )
+        (p.square() * ((1.5 * d).square() + 6 * (d > 0))).sum(dim, keepdim=True)
+        + terms / 3 * (terms > 1)
+        + (2 * log).square()
+    ) + piled
     mid = q.unit_of("intermediates_rounded")
     if mid:
         hard = hard + mid * ((p * (d + 1)).sum(dim, keepdim=True) + 1 + log.abs())

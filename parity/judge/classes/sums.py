@@ -49,17 +49,31 @@ def product(
     if weight_unit:
         hard = hard + weight_unit * magnitude
         variance = variance + (0.42 * weight_unit) ** 2 * squares
+    # Beneath the normal range a product is rounded to the accumulator's smallest step.
+    least = q.accumulator.dtype.min_subnormal
+    hard, variance = hard + 0.5 * terms * least, variance + terms * (0.3 * least) ** 2
     if q.declares("products_flushed"):
         hard = hard + terms * q.accumulator.dtype.min_normal
-    return value, hard, variance, overflows(value, finite(a) @ finite(b), q)
+    return value, hard, variance, overflows(value, finite(a) @ finite(b), q, terms=terms)
 
 
-def overflows(value: Tensor, magnitude: Tensor, q: Question) -> Tensor:
+def overflows(
+    value: Tensor, magnitude: Tensor, q: Question, *, terms: Tensor | float, largest: Tensor | None = None
+) -> Tensor:
     """Mark sums whose finite terms can overflow in some order, so that any value is legal.
 
-    `magnitude` is the sum of the magnitudes of the finite terms. A NaN among the inputs stays.
+    `magnitude` is the sum of the magnitudes of the finite terms, S. No partial sum exceeds the
+    terms of one sign, (S + |y|) / 2, but for n roundings; infinity comes half a step, u max,
+    beyond the largest value, which `largest` and less than that never reach. A NaN among the
+    inputs stays.
     """
-    return ~value.isnan() & (magnitude >= q.accumulator.dtype.max_finite)
+    u, most = q.accumulator.unit, q.accumulator.dtype.max_finite
+    n = torch.as_tensor(terms, dtype=torch.float64)
+    one_sign = (magnitude + torch.where(value.isfinite(), value.abs(), magnitude)) / 2
+    reached = one_sign * (1 + n * u) >= most * (1 + u / 2)
+    if largest is not None:
+        reached &= one_sign - largest >= u * most
+    return ~value.isnan() & reached
 
 
 def finite(x: Tensor) -> Tensor:
@@ -167,7 +181,9 @@ def _reduce(q: Question) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         accumulator=q.accumulator,
         exact_terms=True,
     )
-    return value, hard, variance, overflows(value, total(finite(q.x)), q)
+    largest = finite(q.x).amax(q.integer("dim"), keepdim=bool(q.attrs["keepdim"])) if q.x.numel() else None
+    free = overflows(value, total(finite(q.x)), q, terms=_terms(q), largest=largest)
+    return value, hard, variance, free
 
 
 def cumsum(q: Question) -> tuple[Expected, ...]:
@@ -190,7 +206,7 @@ def cumsum(q: Question) -> tuple[Expected, ...]:
         exact_terms=True,
     )
     rows = max(value.numel() // max(length, 1), 1)
-    free = overflows(value, finite(x).cumsum(dim), q)
+    free = overflows(value, finite(x).cumsum(dim), q, terms=terms)
     return (
         Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), independent=rows, free=free),
     )
@@ -237,5 +253,5 @@ def _accumulated(q: Question, x: Tensor, src: Tensor, add: object) -> Budget:
     copied = terms == 1
     hard = torch.where(copied, 0.0, hard)
     variance = torch.where(copied, 0.0, variance)
-    free = overflows(value, add(finite(x), finite(src)), q) & ~copied
+    free = overflows(value, add(finite(x), finite(src)), q, terms=terms) & ~copied
     return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
