@@ -99,6 +99,17 @@ class Question:
         """
         return self.profile.ulps.get(function, {"exp": 2.0, "log": 3.0, "tanh": 5.0}[function])
 
+    def flushed(self) -> float:
+        """Return the absolute error of exponentials near underflow, 0 where nothing is declared.
+
+        `exp_flushes` names the largest result that becomes zero; without a value, and for a profile
+        that flushes subnormals, it is the accumulator's smallest normal.
+        """
+        declared = self.profile.fact("exp_flushes", op=self.op, dtype=self.dtype)
+        if declared and declared.value:
+            return float(declared.value)
+        return self.accumulator.dtype.min_normal if declared or self.profile.flush_subnormals else 0.0
+
     def unit_of(self, fact: str) -> float:
         """Return the unit roundoff of the dtype that a declared fact names, 0 when not declared."""
         declared = self.profile.fact(fact, op=self.op, dtype=self.dtype)

@@ -27,19 +27,13 @@ def _budget(
     return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=share * hard, nan_ok=nan_ok),)
 
 
-def _flushed(q: Question) -> float:
-    """Absolute error beneath the accumulator's normal range, where the profile declares it."""
-    declared = q.declares("exp_flushes") or q.profile.flush_subnormals
-    return q.accumulator.dtype.min_normal if declared else 0.0
-
-
 def exp(q: Question) -> tuple[Expected, ...]:
     """y = e^x: H = y u (2 |x| + 4); 2 |x| pays for exp2(x log2 e) with a rounded product. sigma = H/4."""
     value = q.x.exp()
     # The function's last places, which beneath the normal range no longer shrink.
-    least = q.ulps("exp") * q.accumulator.dtype.min_subnormal + _flushed(q)
+    least = q.ulps("exp") * q.accumulator.dtype.min_subnormal + q.flushed()
     hard = value * q.accumulator.unit * (2 * q.x.abs() + 2 * q.ulps("exp")) + least
-    return _budget(q, value, torch.where(value == 0, _flushed(q), hard), share=0.25)
+    return _budget(q, value, torch.where(value == 0, q.flushed(), hard), share=0.25)
 
 
 def sigmoid(q: Question) -> tuple[Expected, ...]:
@@ -57,7 +51,7 @@ def sigmoid(q: Question) -> tuple[Expected, ...]:
 def _out_of_range(q: Question, x: Tensor, value: Tensor) -> Tensor:
     """Absolute error of a sigmoid: all of it where 1 + e^-x overflows, else the accumulator's steps."""
     lost = torch.where(x <= -_EXP_RANGE, value.abs(), 0.0)
-    return lost + 2 * q.accumulator.dtype.min_subnormal + _flushed(q)
+    return lost + 2 * q.accumulator.dtype.min_subnormal + q.flushed()
 
 
 def tanh(q: Question) -> tuple[Expected, ...]:

@@ -31,15 +31,6 @@ def _exponentials(q: Question, dim: int) -> tuple[Tensor, Tensor, Tensor, Tensor
     return top, distance, e / total, total
 
 
-def _tail(q: Question) -> float:
-    """Absolute error of exponentials near underflow, where a profile declares `exp_flushes`: its value
-    is the largest result that becomes zero, the accumulator's smallest normal where it names none."""
-    declared = q.profile.fact("exp_flushes", op=q.op, dtype=q.dtype)
-    if declared and declared.value:
-        return float(declared.value)
-    return q.accumulator.dtype.min_normal if declared or q.profile.flush_subnormals else 0.0
-
-
 def _exp_error(q: Question, d: Tensor) -> Tensor:
     """Error of exp(-d) in units of u: 3 d and the function's own, and none at 0."""
     return torch.where(d == 0, 0.0, 3 * d + 2 * q.ulps("exp"))
@@ -66,9 +57,9 @@ def softmax(q: Question) -> tuple[Expected, ...]:
     c = growth(terms, outputs=p.numel(), equal=equal)
     # exp's last places, which beneath the normal range no longer shrink.
     least = q.ulps("exp") * q.accumulator.dtype.min_subnormal / total
-    hard = p * u * (relative + inherited + c + 3 * (terms > 1)) + least + _tail(q)
+    hard = p * u * (relative + inherited + c + 3 * (terms > 1)) + least + q.flushed()
     variance = (RMS_ROUNDING * u) ** 2 * ((1.5 * d).square() + 6 + terms / 3) * (terms > 1)
-    sigma = p * (variance + piled).sqrt() + 0.5 * least + _tail(q) / 3
+    sigma = p * (variance + piled).sqrt() + 0.5 * least + q.flushed() / 3
     if dim % max(q.x.ndim, 1) != q.x.ndim - 1:
         mid, least = q.unit_of("inner_exp_rounded"), q.least_of("inner_exp_rounded") / total
         hard = hard + mid * p + 0.5 * least
@@ -137,6 +128,10 @@ def log_softmax(q: Question) -> tuple[Expected, ...]:
     finite_x = torch.where(q.x.isfinite(), q.x, 0.0)
     parts = finite_x.abs() + top.abs() + (top - finite_x).abs() + log.abs() + value.abs()
     hard = hard + u * parts
+    # x - max is an intermediate of the result itself.
+    mid = q.unit_of("intermediates_rounded")
+    hard = hard + mid * (top - finite_x).abs()
+    variance = variance + (RMS_ROUNDING * mid * (top - finite_x)).square()
     spread = (top - finite_x).square() + log.square() + value.square() + top.square()
     sigma = (variance + (RMS_ROUNDING * u) ** 2 * spread).sqrt()
     return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=sigma, independent=rows),)
