@@ -237,7 +237,7 @@ def sum_error(
     u = accumulator.unit
     n = torch.ceil(torch.as_tensor(terms, dtype=torch.float64) / accumulator.block)
     inexact = 0.0 if exact_terms else 1.0
-    equal = are_equal(terms=n, squares=squares, total=total, unit=u)
+    equal = _are_equal(terms=n, squares=squares, total=total, unit=u)
     hard = (growth(n, outputs=outputs, equal=equal) + inexact) * u * magnitude
     added = torch.where(n > 1, n * (squares / 6 + total.square() / 3) + total.square(), 0.0)
     variance = (RMS_ROUNDING * u) ** 2 * (added + inexact * squares)
@@ -258,19 +258,19 @@ def coherent(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: flo
     and no error beyond u n s / 3.
     """
     n = torch.as_tensor(terms, dtype=torch.float64)
-    equal = are_equal(terms=n, squares=squares, total=total, unit=unit)
+    equal = _are_equal(terms=n, squares=squares, total=total, unit=unit)
     return torch.where(equal, (0.15 * unit * n * total).square(), 0.0)
 
 
 def pile_up(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> tuple[Tensor, Tensor]:
     """Return where the roundings of a sum pile up, and the variance that this adds."""
     return (
-        are_equal(terms=terms, squares=squares, total=total, unit=unit),
+        _are_equal(terms=terms, squares=squares, total=total, unit=unit),
         coherent(terms=terms, squares=squares, total=total, unit=unit),
     )
 
 
-def are_equal(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> Tensor:
+def _are_equal(*, terms: Tensor | float, squares: Tensor, total: Tensor, unit: float) -> Tensor:
     """Mark sums of more than two terms that differ by less than the last place of their partial sums."""
     n = torch.as_tensor(terms, dtype=torch.float64)
     return (n * squares - total.square() <= (2 * unit * n * total).square() * 1.01) & (n > 2)

@@ -165,3 +165,29 @@ def test_a_bound_that_is_not_finite_gives_no_room():
 def test_no_elements_hold_every_limit():
     result = held(torch.empty(0, 4), budget(torch.empty(0, 4)))
     assert (result.failures, result.worst_index, result.worst) == ((), None, 0.0)
+
+
+def test_a_16_bit_result_that_rounds_no_value_within_the_bound_exceeds_however_near_it_is():
+    step = 2**-7
+    of = budget([1.90625 + 0.3 * step], dtype="bf16", hard=1e-6, sigma=1e-7)
+    assert held([1.90625], of).failures == ()
+    wrong = held([1.90625 + step], of)
+    assert wrong.worst < 1
+    assert wrong.failures == ("1 elements are the rounding of no value within the bound",)
+
+
+def test_a_value_within_the_bound_of_a_tie_may_round_both_ways():
+    of = budget([1 + 2**-8 + 1e-9], dtype="bf16", hard=1e-7, sigma=3e-8)
+    for got in (1.0, 1 + 2**-7):
+        assert held([got], of).failures == ()
+
+
+def test_equal_values_near_a_tie_flip_together_and_are_within():
+    of = budget([1 + 2**-8 + 1e-9] * 200, dtype="bf16", hard=1e-7, sigma=3e-8)
+    result = held([1.0] * 200, of)
+    assert (result.flips, result.failures) == (200, ())
+
+
+def test_only_an_error_before_the_last_rounding_can_make_the_largest_value_infinite():
+    assert held([math.inf], budget([65504.0], dtype="f16", hard=1.0)).failures
+    assert held([math.inf], budget([65504.0], dtype="f16", hard=17.0)).failures == ()

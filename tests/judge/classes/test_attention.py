@@ -182,3 +182,22 @@ def test_the_angle_of_a_late_position_has_the_error_of_its_product(expected, ten
     x = tensor(np.ones((1, 1, 2, 4)), "f32")
     hard = expected("rope", x, tensor([1, 100_000], "i64"), **ROPE)[0].hard[0, 0]
     assert float(hard[1, 1]) > 100 * float(hard[0, 1])
+
+
+def test_what_a_query_does_not_see_may_be_skipped_or_multiplied_by_0(verdict, tensor):
+    q, v = np.zeros((1, 1, 2, 4)), np.ones((1, 1, 2, 4))
+    v[0, 0, 1] = NAN
+    given = [tensor(q, "f32"), tensor(q, "f32"), tensor(v, "f32")]
+    for first, wanted in ((1.0, "within"), (NAN, "within"), (0.5, "exceeds")):
+        y = np.full((1, 1, 2, 4), NAN)
+        y[0, 0, 0] = first
+        assert verdict("attention", given, tensor(y, "f32"), **(PLAIN | {"causal": True})) == wanted
+    y[0, 0] = 1.0
+    assert verdict("attention", given, tensor(y, "f32"), **(PLAIN | {"causal": True})) == "exceeds"
+
+
+def test_the_first_pair_of_a_late_position_turns_by_the_position_itself(verdict, tensor):
+    x, position = tensor([[[[1.0, 0.0]]]], "f32"), tensor([131071], "i64")
+    turned = np.array([[[[math.cos(131071), math.sin(131071)]]]])
+    assert verdict("rope", [x, position], tensor(turned, "f32"), **ROPE) == "within"
+    assert verdict("rope", [x, position], tensor(turned * 1.001, "f32"), **ROPE) == "exceeds"

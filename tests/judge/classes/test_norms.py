@@ -121,3 +121,17 @@ def test_a_nan_makes_its_own_row_nan_and_no_other(verdict, tensor):
     assert verdict("rms_norm", [x], tensor([[np.nan, np.nan], [1.0, 1.0]], "f32"), eps=0.0) == "within"
     assert verdict("rms_norm", [x], tensor([[np.nan, np.nan], [np.nan, 1.0]], "f32"), eps=0.0) == "exceeds"
     assert verdict("rms_norm", [x], tensor([[np.nan, 1.0], [1.0, 1.0]], "f32"), eps=0.0) == "exceeds"
+
+
+def test_a_constant_row_whose_squares_were_added_one_by_one_is_within(verdict, tensor):
+    x = np.full((1, 4096), np.float32(0.1))
+    total = np.add.accumulate(x * x, axis=-1, dtype=np.float32)[:, -1:]
+    y = x / np.sqrt(total.astype(np.float64) / 4096 + 1e-5)
+    assert verdict("rms_norm", [tensor(x, "f32")], tensor(y, "f32"), eps=1e-5) == "within"
+    assert verdict("rms_norm", [tensor(x, "f32")], tensor(y * 1.001, "f32"), eps=1e-5) == "exceeds"
+
+
+def test_the_layer_norm_of_one_element_is_its_bias(verdict, tensor):
+    given = [tensor([[0.5]], "bf16"), tensor([2.0], "bf16"), tensor([0.25], "bf16")]
+    assert verdict("layer_norm", given, tensor([[0.25]], "bf16"), eps=1e-12) == "within"
+    assert verdict("layer_norm", given, tensor([[0.0]], "bf16"), eps=1e-12) == "exceeds"

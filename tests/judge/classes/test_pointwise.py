@@ -118,3 +118,23 @@ def test_ulps_come_from_the_profile(expected, declaring, tensor):
     plain = expected("tanh", x)[0].hard
     coarse = declaring("nothing", "tanh", "f32", ulps={"tanh": 50.0})
     assert torch.allclose(expected("tanh", x, profile=coarse)[0].hard, 10 * plain)
+
+
+def test_exponentials_beneath_the_normal_range_may_be_two_of_its_steps_off(verdict, tensor, values):
+    x = tensor(np.linspace(-103, -95, 200), "f32")
+    y = np.exp(values(x)).astype(np.float32)
+    for steps, wanted in ((0, "within"), (1, "within"), (4, "exceeds")):
+        moved = (y.view(np.uint32) + np.uint32(steps)).view(np.float32)
+        assert verdict("exp", [x], tensor(moved, "f32")) == wanted
+
+
+def test_where_the_sigmoid_is_1_its_exponential_costs_nothing(verdict, tensor):
+    x = tensor([3e30], "f32")
+    assert verdict("silu", [x], tensor([3e30], "f32")) == "within"
+    assert verdict("silu", [x], tensor([3e30 * 0.9999], "f32")) == "exceeds"
+
+
+def test_a_sigmoid_that_is_flushed_before_1_plus_exp_overflows_exceeds(verdict, tensor, values):
+    x = tensor([-88.0], "f32")
+    assert verdict("sigmoid", [x], tensor(1 / (1 + np.exp(-values(x))), "f32")) == "within"
+    assert verdict("sigmoid", [x], tensor([0.0], "f32")) == "exceeds"

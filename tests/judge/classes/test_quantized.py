@@ -121,3 +121,9 @@ def test_int8_weights_have_one_scale_a_row(expected, tensor, values):
     w, scale = values(given[1]), values(given[2])
     value = expected("int8_weight_linear", *given)[0].value
     assert torch.allclose(value[0], torch.from_numpy((w * scale).sum(1)), rtol=1e-14)
+
+
+def test_a_sum_that_overflows_before_it_is_scaled_is_free(judged, tensor):
+    given = [tensor([[3e38, 2.9e38]], "f32"), tensor([[100, -100]], "i8"), tensor([[1e-3]], "f32")]
+    for y in (1e36, np.nan, np.inf):
+        assert judged("int8_weight_linear", given, [tensor([[y]], "f32")])[0].free == 1

@@ -173,3 +173,17 @@ def test_a_declared_rounding_before_the_bias_widens_what_is_no_contiguous_matrix
     plain = expected("linear", dense, w, bias)[0].hard
     assert torch.equal(expected("linear", dense, w, bias, profile=profile)[0].hard, plain)
     assert (expected("linear", apart, w, bias, profile=profile)[0].hard > 2 * plain).all()
+
+
+def test_products_beneath_the_normal_range_have_steps_of_their_own(verdict, tensor, values):
+    a, b = tensor(noise((8, 256)) * 1e-22, "f32"), tensor(noise((256, 8)) * 1e-21, "f32")
+    products = (values(a)[:, :, None] * values(b)[None]).astype(np.float32)
+    assert verdict("matmul", [a, b], tensor(products.sum(1, dtype=np.float64), "f32")) == "within"
+    assert verdict("matmul", [a, b], tensor(np.zeros((8, 8)), "f32")) == "exceeds"
+
+
+def test_a_sum_beside_the_largest_number_that_cannot_overflow_is_not_free(judged, tensor):
+    x = tensor([-np.finfo(np.float32).max] + [1.0] * 30, "f32")
+    right = judged("sum", [x], [tensor(-np.finfo(np.float32).max, "f32")], **SUM)[0]
+    assert (right.verdict.value, right.free) == ("within", 0)
+    assert judged("sum", [x], [tensor(0.0, "f32")], **SUM)[0].verdict.value == "exceeds"
