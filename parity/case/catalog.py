@@ -147,10 +147,10 @@ class Catalog:
 
     def get(self, id: CaseId) -> Case:  # noqa: A002  # the word that every caller uses
         """Return one case. Raises UsageError with the near miss when there is none."""
-        self._require(id.path)
         for loaded in self.families:
-            if loaded.family.path == id.path and id in loaded.ids:
+            if loaded.family.path == id.path and id in loaded.cases:
                 return loaded.cases[id]
+        self._require(id.path)
         known = [str(case) for case in self.ids() if case.path == id.path]
         raise UsageError(f"no case '{id}'{near_miss(str(id), known)}; list them: parity list {id.path}")
 

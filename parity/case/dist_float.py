@@ -97,9 +97,10 @@ def _special(draw: Draw) -> Floats:
     kind = draw.row() % len(_SPECIAL_ROWS)
     for number, name in enumerate(_SPECIAL_ROWS):
         candidates = _special_values(name, draw.dtype)
-        if candidates:
+        turn = chosen & (kind == number)
+        if candidates and turn.any():
             picked = np.array(candidates)[draw.below("pick", len(candidates))]
-            value = np.where(chosen & (kind == number), picked, value)
+            value = np.where(turn, picked, value)
     return value
 
 

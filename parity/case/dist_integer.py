@@ -6,6 +6,8 @@ an op (an index in range) is the case's part: it says `high`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from parity.case.dist_float import SCALED, named_value
@@ -98,6 +100,7 @@ def _boundaries(draw: Draw) -> Words:
     return table[np.arange(draw.numel).reshape(draw.shape) % table.size]
 
 
+@lru_cache
 def _boundary_codes(source: DType, target: DType) -> Words:
     if not target.is_float or target.mantissa_bits >= source.mantissa_bits:
         raise UsageError(f"dist 'boundaries' needs a float type narrower than {source}, got {target}")

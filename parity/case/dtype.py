@@ -216,17 +216,20 @@ def encode(
 
     A NaN becomes the canonical quiet NaN of the format with its sign dropped.
     """
-    bits = np.array(values, dtype=np.float64, order="C").reshape(-1).view(np.uint64)
+    bits = np.asarray(values, dtype=np.float64, order="C").reshape(-1).view(np.uint64)
     if to.bits == 64:
-        return bits.reshape(np.shape(values))
+        return bits.reshape(np.shape(values)).copy()
     magnitude = bits & np.uint64(2**63 - 1)
     # Between the smallest normal and the largest finite value nothing special can happen: the
     # significand's lowest bits are rounded off and the exponent gets another bias.
     low, high = np.array([to.min_normal, to.max_finite]).view(np.uint64)
     plain = (magnitude >= low) & (magnitude <= high)
     drop = np.uint64(52 - to.mantissa_bits)
-    odd = (magnitude >> drop) & np.uint64(1)
-    code = (magnitude + odd + np.uint64((1 << (int(drop) - 1)) - 1)) >> drop
+    code = magnitude >> drop
+    code &= np.uint64(1)
+    code += magnitude
+    code += np.uint64((1 << (int(drop) - 1)) - 1)
+    code >>= drop
     code -= np.uint64((1023 - to.bias) << to.mantissa_bits)
     code |= bits >> np.uint64(63) << np.uint64(to.bits - 1)
     if not plain.all():

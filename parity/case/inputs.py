@@ -46,8 +46,9 @@ def values(spec: TensorSpec, *, key: str) -> npt.NDArray[np.generic]:
     """Return a tensor's elements as a row-major array of `dtype.storage`, without its layout."""
     draw = Draw(key=key, dtype=spec.dtype, shape=spec.shape, options=spec.options)
     made = np.asarray(DISTRIBUTIONS[spec.dist].make(draw))
-    if spec.dtype.is_float and made.dtype != np.uint64:
-        made = np.ldexp(made.astype(np.float64), draw.option("exponent", 0))
+    exponent = draw.option("exponent", 0)
+    if exponent and spec.dtype.is_float and made.dtype != np.uint64:
+        made = np.ldexp(made.astype(np.float64), exponent)
     return _stored(made.reshape(-1), spec.dtype).reshape(spec.shape)
 
 
@@ -93,7 +94,7 @@ def _stored(flat: npt.NDArray[np.generic], dtype: DType) -> npt.NDArray[np.gener
     if flat.dtype == np.uint64:
         return flat.astype(f"u{dtype.itemsize}").view(dtype.storage)
     if dtype.is_float:
-        return encode(flat.astype(np.float64), dtype).view(dtype.storage)
+        return encode(flat.astype(np.float64, copy=False), dtype).view(dtype.storage)
     limits = np.iinfo(dtype.storage)
     if flat.size and (int(flat.min()) < limits.min or int(flat.max()) > limits.max):
         raise UsageError(f"values from {flat.min()} to {flat.max()} do not fit {dtype}")

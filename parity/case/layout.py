@@ -65,8 +65,9 @@ def _heads(values: _Array, dtype: DType) -> HostTensor:
 def _strided(values: _Array, dtype: DType) -> HostTensor:
     """Every second element of a twice as large storage, poison between: `x[..., ::2]`."""
     flat = np.ascontiguousarray(values).reshape(-1)
-    storage = np.repeat(_poison(flat, dtype), 2)
+    storage = np.empty(2 * flat.size, dtype=flat.dtype)
     storage[::2] = flat
+    storage[1::2] = _poison(flat, dtype)
     return _view(values, dtype, storage, tuple(2 * s for s in contiguous_stride(values.shape)))
 
 
@@ -74,7 +75,7 @@ def _offset(values: _Array, dtype: DType) -> HostTensor:
     """A view that starts and ends inside a larger storage: `x[1:-1]` of a packed buffer."""
     flat = np.ascontiguousarray(values).reshape(-1)
     ends = _poison(flat[[0, -1]] if flat.size else np.zeros(2, dtype.storage), dtype)
-    storage = np.concatenate([np.repeat(ends[:1], OFFSET), flat, np.repeat(ends[1:], OFFSET)])
+    storage = np.concatenate([np.repeat(ends[:1], OFFSET), flat, np.repeat(ends[-1:], OFFSET)])
     return _view(values, dtype, storage, contiguous_stride(values.shape), offset=OFFSET)
 
 
@@ -93,16 +94,18 @@ def _view(
 
 
 def _poison(neighbours: _Array, dtype: DType) -> _Array:
-    """Return what must never be read beside each neighbour; a boolean has only its opposite."""
+    """Return what must never be read beside each neighbour, or one for all.
+
+    A boolean has only its opposite.
+    """
     match dtype.kind:
         case Kind.BOOL:
             return np.logical_not(neighbours)
         case Kind.INT:
             extreme = np.iinfo(dtype.storage).min if dtype.signed else np.iinfo(dtype.storage).max
-            return np.full(neighbours.shape, extreme, dtype=dtype.storage)
+            return np.full((1,), extreme, dtype=dtype.storage)
         case Kind.FLOAT:
-            nan = encode(np.full(neighbours.shape, np.nan), dtype)
-            return nan.view(dtype.storage)
+            return encode(np.full((1,), np.nan), dtype).view(dtype.storage)
 
 
 LAYOUTS: dict[str, Callable[[_Array, DType], HostTensor]] = {

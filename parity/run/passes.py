@@ -87,8 +87,9 @@ class Pass:
 
     def run(self) -> list[StepRecord]:
         """Return a record of every step, run or not."""
-        if isinstance(self._backend, Phased):
-            self._backend.on_phase = lambda phase: self._enter(Phase(phase))
+        phased = self._backend if isinstance(self._backend, Phased) else None
+        if phased:
+            phased.on_phase = lambda phase: self._enter(Phase(phase))
         last_use = {name: i for i, step in enumerate(self._case.steps) for name in step.tensors()}
         records: list[StepRecord] = []
         for number, step in enumerate(self._case.steps):
@@ -101,8 +102,8 @@ class Pass:
             # Device memory is scarce: what no later step reads is freed now.
             for name in [n for n in self._handles if last_use.get(n, -1) <= number]:
                 del self._handles[name]
-        if isinstance(self._backend, Phased):
-            self._backend.on_phase = None  # or the tensors of this case would outlive it
+        if phased:
+            phased.on_phase = None  # or the tensors of this case would outlive it
         return records
 
     def _enter(self, phase: Phase) -> None:

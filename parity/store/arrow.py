@@ -29,6 +29,7 @@ __all__ = ["METADATA_KEY", "TRAILER_MAGIC", "read", "write"]
 
 METADATA_KEY = b"parity"
 TRAILER_MAGIC = b"PARITY01"
+_MAGIC_BYTES = 8  # ARROW1, padded
 _TRAILER_BYTES = len(TRAILER_MAGIC) + hashlib.sha256().digest_size
 
 # The data comes last, so that where it begins does not depend on how much there is of it.
@@ -44,25 +45,20 @@ _AGAIN = "Record the case again, or copy the file again from where it was record
 
 
 def write(recording: Recording, path: Path, *, trailer: bool = True) -> str:
-    """Write a file that `read` accepts, whole or not at all, and return the digest of its content.
+    """Write a file, whole or not at all, and return the digest of its content.
 
     Equal recordings give equal bytes, from one version of pyarrow. With a trailer the file proves
-    itself; without one, its digest must be kept elsewhere, as a manifest does. Raises GoldenError
-    when the path cannot be written, and ValueError when the recording contradicts itself, such as
-    by a tensor whose memory changed after its digest was taken.
+    itself; without one, its digest must be kept elsewhere, as a manifest does. A recording that
+    contradicts itself, such as by a tensor whose memory changed after its digest was taken, is
+    refused by `read`, which every file passes before it counts. Raises GoldenError when the path
+    cannot be written.
     """
     with replacing(path) as file:
-        _write_content(recording, file)
-        file.flush()
-        content = _map(Path(file.name), repair=_AGAIN)
-        try:
-            _parse(content, path)
-        except GoldenError as error:
-            raise ValueError(f"recording of {recording.case} contradicts itself: {error}") from None
-        digest = hashlib.sha256(content)
+        sink = _Sink(file)
+        _write_content(recording, sink)
         if trailer:
-            file.write(TRAILER_MAGIC + digest.digest())
-    return f"sha256:{digest.hexdigest()}"
+            file.write(TRAILER_MAGIC + sink.digest.digest())
+    return f"sha256:{sink.digest.hexdigest()}"
 
 
 def read(path: Path, *, digest: str | None = None) -> Recording:
@@ -75,8 +71,8 @@ def read(path: Path, *, digest: str | None = None) -> Recording:
     return _parse(_verified(path, digest), path)
 
 
-class _Splice:
-    """A file that writes the tensors where Arrow hands it the stand-in for them, and else what it gets.
+class _Sink:
+    """A file that digests what it gets, and writes the tensors where Arrow hands it their stand-in.
 
     Arrow wants all tensors in one piece of memory. Untouched zeros of that size cost nothing, a
     copy would double the memory of a recording and take longer than writing it.
@@ -84,52 +80,61 @@ class _Splice:
 
     closed = False
 
-    def __init__(self, file: BinaryIO, stored: Sequence[HostTensor], *, at: int, size: int) -> None:
+    def __init__(self, file: BinaryIO) -> None:
+        self.digest = hashlib.sha256()
         self._file = file
-        self._stored = stored
-        self._place = (at, size)
+        self._at = 0
+        self._splice: tuple[int, int, Sequence[HostTensor]] | None = None
+
+    def splice(self, stored: Sequence[HostTensor], *, at: int, size: int) -> None:
+        """Expect the stand-in of `size` bytes at byte `at`."""
+        self._splice = (at, size, stored)
+
+    @property
+    def spliced(self) -> bool:
+        """Whether the stand-in came where it was expected."""
+        return self._splice is None
 
     def write(self, chunk: Any) -> None:
-        if (self._file.tell(), len(chunk)) == self._place:
-            rows.dump(self._stored, self._file)
-        else:
-            self._file.write(chunk)
+        if self._splice is None or (self._at, len(chunk)) != self._splice[:2]:
+            self._put(chunk)
+            return
+        _, _, stored = self._splice
+        self._splice = None
+        for piece in rows.pieces(stored):
+            self._put(piece)
+
+    def _put(self, chunk: Any) -> None:
+        self.digest.update(chunk)
+        self._file.write(chunk)
+        self._at += len(chunk)
 
     def flush(self) -> None:
         self._file.flush()
 
 
-def _write_content(recording: Recording, file: BinaryIO) -> None:
+def _write_content(recording: Recording, sink: _Sink) -> None:
     digests = schema.stored(recording)
     stored = [recording.tensors[digest].contiguous() for digest in digests]
     metadata = schema.encode(recording)
-    start = _data_offset(digests, stored, metadata)
-    # Arrow aligns to 8 bytes alone. Spaces after the JSON, 8 at a time, move what follows by as much.
-    spaces = -start % ALIGNMENT
     ends = rows.ends(stored)
     stand_in = np.zeros(int(ends[-1]), dtype=np.uint8)
-    batch = _batch(digests, stored, metadata + b" " * spaces, ends=ends, data=stand_in)
-    sink = _Splice(file, stored, at=start + spaces, size=stand_in.size)
+    batch = _batch(digests, stored, ends=ends, data=stand_in)
+    # The data comes last of a batch's message, which follows the magic and the schema's. Arrow
+    # aligns to 8 bytes alone: spaces after the JSON, 8 at a time, move the data by as much.
+    message = _COLUMNS.with_metadata({METADATA_KEY: metadata}).serialize()
+    start = _MAGIC_BYTES + message.size + pa.ipc.get_record_batch_size(batch) - stand_in.size
+    spaces = -start % ALIGNMENT
+    sink.splice(stored, at=start + spaces, size=stand_in.size)
+    batch = batch.replace_schema_metadata({METADATA_KEY: metadata + b" " * spaces})
     with pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-
-
-def _data_offset(digests: Sequence[str], stored: Sequence[HostTensor], metadata: bytes) -> int:
-    """Return where the data would begin, found by writing it with one byte a row."""
-    count = len(stored)
-    one_each = np.arange(count + 1, dtype=np.int64)
-    batch = _batch(digests, stored, metadata, ends=one_each, data=np.zeros(count, dtype=np.uint8))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
-    content = sink.getvalue()
-    return _table(content, pa.ipc.open_file(content)).start
+    assert sink.spliced or not stand_in.size, "Arrow put the data elsewhere"
 
 
 def _batch(
     digests: Sequence[str],
     stored: Sequence[HostTensor],
-    metadata: bytes,
     *,
     ends: npt.NDArray[np.int64],
     data: npt.NDArray[np.uint8],
@@ -141,7 +146,7 @@ def _batch(
         pa.array([tensor.shape for tensor in stored], _COLUMNS.field("shape").type),
         pa.Array.from_buffers(pa.large_binary(), len(stored), buffers),
     ]
-    return pa.record_batch(columns, schema=_COLUMNS.with_metadata({METADATA_KEY: metadata}))
+    return pa.record_batch(columns, schema=_COLUMNS)
 
 
 def _map(path: Path, *, repair: str) -> Any:

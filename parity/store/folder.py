@@ -229,7 +229,7 @@ class Store:
         assert self.manifest is not None
         self._goldens[recording.case] = accept.entry(
             recording,
-            digest=arrow.write(recording, path, trailer=False),
+            digest=self._written(recording, path),
             set_number=self.manifest.set + 1,
             date=_today(),
             reason=reason,
@@ -237,6 +237,16 @@ class Store:
         )
         self._environment = accept.summed_up(self._environment, recording.environment.provenance)
         return True
+
+    @staticmethod
+    def _written(recording: Recording, path: Path) -> str:
+        digest = arrow.write(recording, path, trailer=False)
+        try:
+            arrow.read(path, digest=digest)
+        except GoldenError:  # it contradicts itself: nothing that cannot be read becomes a golden
+            path.unlink(missing_ok=True)
+            raise
+        return digest
 
     def save(self) -> None:
         """List in the manifest what was added; one that nothing was added to stays as it is.

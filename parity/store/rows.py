@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from parity.case.tensor import HostTensor, contiguous_stride
 from parity.errors import GoldenError, UsageError
 from parity.store import schema
 
-__all__ = ["ALIGNMENT", "Row", "Table", "check_places", "dump", "ends", "rows", "tensors", "wrong"]
+__all__ = ["ALIGNMENT", "Row", "Table", "check_places", "ends", "pieces", "rows", "tensors", "wrong"]
 
 ALIGNMENT = 64
 
@@ -69,12 +68,12 @@ def ends(stored: Sequence[HostTensor]) -> npt.NDArray[np.int64]:
     return np.cumsum([0, *(_padded(tensor.nbytes) for tensor in stored)], dtype=np.int64)
 
 
-def dump(stored: Sequence[HostTensor], file: BinaryIO) -> None:
-    """Write the bytes of contiguous tensors, each with its padding."""
+def pieces(stored: Sequence[HostTensor]) -> Iterator[memoryview | bytes]:
+    """Yield the bytes of contiguous tensors, each followed by its padding."""
     for tensor in stored:
         little = tensor.storage.astype(tensor.dtype.storage.newbyteorder("<"), copy=False)
-        file.write(little.view(np.uint8).data)
-        file.write(bytes(_padded(tensor.nbytes) - tensor.nbytes))
+        yield little.view(np.uint8).data
+        yield bytes(_padded(tensor.nbytes) - tensor.nbytes)
 
 
 def _padded(nbytes: int) -> int:

@@ -160,6 +160,14 @@ def test_the_same_case_twice_in_one_run_is_compared_too(tmp_path, add, case, rec
     assert len(Store.open(tmp_path).cases()) == 2
 
 
+def test_a_recording_that_contradicts_itself_becomes_no_golden(tmp_path, add, case, record):
+    recording = record(case())
+    next(iter(recording.tensors.values())).storage[...] = 9
+    with pytest.raises(GoldenError, match="row 0 says digest"):
+        add(tmp_path, recording)
+    assert [name for name in files(tmp_path) if name.endswith(".arrow")] == []
+
+
 def test_a_set_is_of_one_backend_and_setting(tmp_path, add, case, record):
     add(tmp_path, record(case()))
     for other, kind in (

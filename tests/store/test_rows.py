@@ -24,7 +24,7 @@ def content(made, tmp_path):
     """The tensors behind 64 other bytes."""
     with (tmp_path / "rows").open("w+b") as file:
         file.write(b"x" * 64)
-        rows.dump(made, file)
+        file.writelines(rows.pieces(made))
         file.seek(0)
         return np.frombuffer(file.read(), dtype=np.uint8)
 
@@ -41,7 +41,7 @@ def table(made):
     )
 
 
-def test_tensors_are_views_of_what_was_dumped(made, content, table):
+def test_tensors_are_views_of_what_was_written(made, content, table):
     assert table.ends == [0, 64, 64, 192]
     found = rows.tensors(content, table, rows.rows(table, FILE), FILE)
     assert [t.array().tolist() for t in found.values()] == [t.array().tolist() for t in made]
