@@ -252,12 +252,9 @@ def ops(_: argparse.Namespace) -> None:
             continue
         code = f"import bench; bench.recording_ms({folder!r})"
         alone = sorted(float(_python(code)) for _ in range(5))
-        show(
-            f"framework a case, recordings in {folder}", f"{statistics.median(alone):.2f} ms", "at most 2 ms"
-        )
-        print(
-            f"    5 runs from {alone[0]:.2f} to {alone[-1]:.2f} ms; one small file there {_file_ms(folder):.2f} ms"
-        )
+        middle = f"{statistics.median(alone):.2f} ms"
+        show(f"framework a case, recordings in {folder}", middle, "at most 2 ms")
+        print(f"    5 runs from {alone[0]:.2f} to {alone[-1]:.2f} ms; a file there {_file_ms(folder):.2f} ms")
     print(f"    beside the judge {beside['1']:.2f} ms; with -j 2, three processes, {beside['2']:.2f} ms")
 
 
