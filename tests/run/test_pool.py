@@ -198,7 +198,7 @@ def test_the_child_finds_the_same_parity_from_any_folder(run, healthy, folder, t
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from pathlib import Path
 from parity.backend.spec import BackendSpec, Setting
 from parity.case.catalog import Catalog
@@ -208,6 +208,8 @@ from parity.run.pool import run_cases
 cases, folder = map(Path, sys.argv[1:])
 catalog = Catalog.load([cases])
 chosen = [catalog.get(CaseId.parse(name)) for name in ("faults/none:n=0", "faults/at:fault=hang")]
+# A shell starts what runs in the background with this signal ignored, the tests too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     for done in run_cases(chosen, BackendSpec("faulty"), Setting.STRICT, folder=folder, case_folders=[cases]):
         print(done.case.id, flush=True)
