@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 from parity.backend.base import Availability, Handle, Witness
 from parity.backend.cpu_profile import cpu_profile
 from parity.backend.profile import Profile
-from parity.backend.spec import BackendSpec, Setting
+from parity.backend.spec import BackendSpec, Setting, check_flavour, check_spec
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
-from parity.errors import BackendError, UsageError, near_miss
 
 if TYPE_CHECKING:
     from parity.backend.torch_eager import TorchEager
 
-__all__ = ["STRICT_ENV", "CpuBackend", "check_flavour", "check_spec"]
+__all__ = ["STRICT_ENV", "CpuBackend"]
 
 # oneDNN reads its variable, under either name, when torch is loaded; OpenMP and MKL likewise.
 STRICT_ENV: Mapping[str, str] = {
@@ -29,26 +28,6 @@ STRICT_ENV: Mapping[str, str] = {
     "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
     "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
 }
-
-
-def check_spec(spec: BackendSpec, *, modes: Sequence[str]) -> None:
-    """Raise UsageError for a mode that a one-device backend does not have, or another device."""
-    if spec.mode not in modes:
-        raise UsageError(
-            f"'{spec}': {spec.family} has no mode '{spec.mode}'{near_miss(spec.mode, modes)}; "
-            f"modes: {', '.join(modes)}"
-        )
-    if spec.index not in ((), (0,)):
-        raise UsageError(f"'{spec}': {spec.family} is one device; write '{spec.family}' without an index")
-
-
-def check_flavour(spec: BackendSpec, *, here: str) -> None:
-    """Raise BackendError when the flavour that was asked for is another machine's."""
-    if spec.flavour not in (None, here):
-        raise BackendError(
-            f"'{spec}' was asked for, but this machine is {spec.family}/{here}; "
-            f"write '{spec.family}', or run on the other machine"
-        )
 
 
 class CpuBackend:

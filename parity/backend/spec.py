@@ -6,12 +6,13 @@ Does not know which families exist; `registry` does.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from parity.errors import UsageError
+from parity.errors import BackendError, UsageError, near_miss
 
-__all__ = ["BackendSpec", "Setting"]
+__all__ = ["BackendSpec", "Setting", "check_flavour", "check_mode", "check_spec"]
 
 _SPEC = re.compile(
     r"(?P<family>[a-z][a-z0-9_]*)(?:/(?P<flavour>[A-Za-z0-9._-]+))?"
@@ -57,3 +58,28 @@ class BackendSpec:
         if self.index:
             text += f":{self.index[0]}" + (f"-{self.index[-1]}" if len(self.index) > 1 else "")
         return text if self.mode == "eager" else f"{text}+{self.mode}"
+
+
+def check_mode(spec: BackendSpec, *, modes: Sequence[str]) -> None:
+    """Raise UsageError for a mode that a backend does not have."""
+    if spec.mode not in modes:
+        raise UsageError(
+            f"'{spec}': {spec.family} has no mode '{spec.mode}'{near_miss(spec.mode, modes)}; "
+            f"modes: {', '.join(modes)}"
+        )
+
+
+def check_spec(spec: BackendSpec, *, modes: Sequence[str]) -> None:
+    """Raise UsageError for a mode that a one-device backend does not have, or another device."""
+    check_mode(spec, modes=modes)
+    if spec.index not in ((), (0,)):
+        raise UsageError(f"'{spec}': {spec.family} is one device; write '{spec.family}' without an index")
+
+
+def check_flavour(spec: BackendSpec, *, here: str) -> None:
+    """Raise BackendError when the flavour that was asked for is another machine's."""
+    if spec.flavour not in (None, here):
+        raise BackendError(
+            f"'{spec}' was asked for, but this machine is {spec.family}/{here}; "
+            f"write '{spec.family}', or run on the other machine"
+        )

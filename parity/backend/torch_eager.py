@@ -5,8 +5,11 @@ Does not pin switches: the vendor's file does.
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -17,7 +20,7 @@ from parity.backend.torch_witness import Trace
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
 
-__all__ = ["TorchEager", "inability"]
+__all__ = ["TorchEager", "as_tuple", "inability", "supported", "torch_function"]
 
 # How torch words "this cannot be expressed"; any other exception is a failure.
 _INABILITY = re.compile(
@@ -57,20 +60,36 @@ class TorchEager:
     ) -> tuple[torch.Tensor, ...]:
         """Run one step and keep its witness; `reduced` as in `Trace`."""
         self._witness = Witness()
-        if step.op not in TORCH_OPS:
-            raise Unsupported(f"op '{step.op}' has no torch implementation")
-        try:
-            with torch.no_grad(), Trace(self.device, reduced=reduced) as trace:
-                result = TORCH_OPS[step.op](*inputs, **step.attrs)
-        except Exception as error:
-            words = inability(error)
-            if words is None:
-                raise
-            raise Unsupported(words) from error
-        outputs = result if isinstance(result, tuple) else (result,)
+        function = torch_function(step)
+        with supported(), torch.no_grad(), Trace(self.device, reduced=reduced) as trace:
+            outputs = as_tuple(function(*inputs))
         self._witness = trace.witness(outputs)
         return outputs
 
     def witness(self) -> Witness:
         """What the latest `run` executed."""
         return self._witness
+
+
+def torch_function(step: Step) -> Callable[..., Any]:
+    """Return what runs a step in torch, its attributes bound. Raises Unsupported for an unknown op."""
+    if step.op not in TORCH_OPS:
+        raise Unsupported(f"op '{step.op}' has no torch implementation")
+    return functools.partial(TORCH_OPS[step.op], **step.attrs)
+
+
+@contextmanager
+def supported() -> Iterator[None]:
+    """Turn torch's exceptions that say "this cannot be expressed" into Unsupported."""
+    try:
+        yield
+    except Exception as error:
+        words = inability(error)
+        if words is None:
+            raise
+        raise Unsupported(words) from error
+
+
+def as_tuple(result: Any) -> tuple[torch.Tensor, ...]:
+    """Return the results of a step, one or several."""
+    return result if isinstance(result, tuple) else (result,)

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.backend.base import Node, Witness
 from parity.backend.torch_tensor import name_of
 
-__all__ = ["Trace"]
+__all__ = ["Trace", "tensors"]
 
 _MOVES = frozenset(
     f"aten::{name}" for name in ("_to_copy", "_unsafe_view", "clone", "copy_", "detach", "lift_fresh")
@@ -56,9 +56,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has 
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        outputs = _tensors(result)
+        outputs = tensors(result)
         if outputs:
-            deciding = next((t for t in (*outputs, *_tensors(args)) if t.is_floating_point()), outputs[0])
+            deciding = next((t for t in (*outputs, *tensors(args)) if t.is_floating_point()), outputs[0])
             self._calls.append((func, outputs[0].device, deciding.dtype))
         return result
 
@@ -86,9 +86,10 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has 
         return Node(kind=name, device=str(device), precision=precision)
 
 
-def _tensors(value: Any) -> tuple[torch.Tensor, ...]:
+def tensors(value: Any) -> tuple[torch.Tensor, ...]:
+    """Return the tensors of a value that is one or holds some, in order."""
     if isinstance(value, torch.Tensor):
         return (value,)
     if isinstance(value, (tuple, list)):
-        return tuple(t for item in value for t in _tensors(item))
+        return tuple(t for item in value for t in tensors(item))
     return ()

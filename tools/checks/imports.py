@@ -33,7 +33,19 @@ PLACE = {name: place for place, names in enumerate(FLOW) for name in names}
 DOORS = ("cli.py", "pytest_plugin.py", "__main__.py")
 # A vendor's own file; the other files of backend/ are shared by vendors.
 NOT_VENDOR = tuple(
-    f"backend/{name}.py" for name in ("__init__", "base", "probe", "profile", "registry", "spec", "torch_*")
+    f"backend/{name}.py"
+    for name in (
+        "__init__",
+        "arithmetic",
+        "base",
+        "doctor",
+        "installed",
+        "probe*",
+        "profile",
+        "registry",
+        "spec",
+        "torch_*",
+    )
 )
 VENDOR = ("backend/*.py",)
 # Packages that are not a vendor's, and the files that may import them.
@@ -50,9 +62,9 @@ ROOMS = {
     "typer": ("cli.py",),
     "typing_extensions": ("*",),
 }
-TORCH_FREE = tuple(f"backend/{n}.py" for n in ("base", "profile", "registry", "spec")) + tuple(
-    f"judge/{n}.py" for n in ("deviations", "verdict")
-)
+TORCH_FREE = tuple(
+    f"backend/{n}.py" for n in ("arithmetic", "base", "doctor", "installed", "profile", "registry", "spec")
+) + tuple(f"judge/{n}.py" for n in ("deviations", "verdict"))
 # Loading these is what `import parity`, `parity --help`, `parity list` and the pytest plugin do.
 LIGHT = ("__init__", "errors", "cli", "pytest_plugin", "case/*", "backend/registry", "backend/spec")
 HEAVY = ("torch", "pyarrow")

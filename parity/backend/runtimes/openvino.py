@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from parity.backend.base import Availability, Handle, Witness
-from parity.backend.cpu import STRICT_ENV, check_flavour, check_spec
+from parity.backend.cpu import STRICT_ENV
 from parity.backend.profile import Profile
 from parity.backend.runtimes.openvino_profile import openvino_profile
-from parity.backend.spec import BackendSpec, Setting
+from parity.backend.spec import BackendSpec, Setting, check_flavour, check_spec
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
 
