@@ -17,6 +17,7 @@ from parity.backend.spec import BackendSpec
 from parity.case.case import Case
 from parity.case.inputs import generate
 from parity.case.tensor import HostTensor
+from parity.errors import GoldenError
 from parity.judge import deviations as declared
 from parity.judge.apart import apart
 from parity.judge.deviations import Deviation
@@ -92,7 +93,7 @@ def _judge(
 ) -> Outcome:
     started = time.perf_counter()
     case = ours.case
-    inputs = generate(case)
+    inputs = _inputs(case)
     target = _side(case, ours, inputs)
     verdict, entry = _declared(case, target, ours.recording, deviations)
     reference = None if theirs is None else _reference(case, theirs, inputs, deviations)
@@ -119,16 +120,26 @@ def _apart(theirs: Result | None, ours: Result) -> tuple[Apart, ...]:
     return apart(theirs.recording, ours.recording)
 
 
-def _side(case: Case, result: Result, inputs: Mapping[str, HostTensor]) -> CaseJudgement:
+def _inputs(case: Case) -> Mapping[str, HostTensor] | GoldenError:
+    # What this host lacks, such as a checkpoint, is never blamed on a device.
+    try:
+        return generate(case)
+    except GoldenError as error:
+        return error
+
+
+def _side(case: Case, result: Result, inputs: Mapping[str, HostTensor] | GoldenError) -> CaseJudgement:
     if result.recording is None:
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
+    if isinstance(inputs, GoldenError):
+        return CaseJudgement(verdict=Verdict.UNJUDGED, note=str(inputs))
     return judge(case, result.recording, inputs=inputs)
 
 
 def _reference(
     case: Case,
     result: Result,
-    inputs: Mapping[str, HostTensor],
+    inputs: Mapping[str, HostTensor] | GoldenError,
     deviations: Mapping[str, Sequence[Deviation]],
 ) -> CaseJudgement:
     """Judge the reference like the target; what is declared of it is known. Stale is said of targets."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from parity.case.case import Case, TensorSpec
+from parity.case.checkpoint import CHECKPOINT
 from parity.case.dist_float import FLOAT_DISTRIBUTIONS, SCALED
 from parity.case.dist_integer import INTEGER_DISTRIBUTIONS
 from parity.case.dist_mask import MASK_DISTRIBUTIONS
@@ -31,11 +32,15 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     **FLOAT_DISTRIBUTIONS,
     **INTEGER_DISTRIBUTIONS,
     **MASK_DISTRIBUTIONS,
+    **CHECKPOINT,
 }
 
 
 def generate(case: Case) -> dict[str, HostTensor]:
-    """Return every input of a case by name, laid out. Raises UsageError for a spec that has no values."""
+    """Return every input of a case by name, laid out. Raises UsageError for a spec that has no values.
+
+    Raises GoldenError when a checkpoint that the case reads is missing or another one.
+    """
     return {
         spec.name: place(values(spec, key=key_text(case.id, spec.name)), spec.dtype, spec.layout)
         for spec in map(_checked, case.inputs)
