@@ -1,0 +1,1 @@
+"""The KV cache: pages, who holds them, and where their bytes lie."""

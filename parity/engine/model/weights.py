@@ -1,0 +1,189 @@
+"""The weights of a checkpoint: checked against the architecture first, then read tensor by tensor.
+
+A missing, misshapen or unexpected tensor, an absent or truncated shard is one error that names
+file and tensor, before anything is loaded. Peak memory is the final weights and the largest
+tensor. fp8 checkpoints are dequantised, per tensor or by blocks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from parity.engine.model.arch import Arch
+from parity.engine.model.names import Part, Weight, ignorable, weights
+from parity.errors import UsageError
+
+__all__ = ["Checkpoint", "digest_of", "load"]
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+# What a quantised tensor's scale is called: DeepSeek's blocks, and one for the whole tensor.
+_SCALES = ("_scale_inv", "_scale")
+_UNUSED_SUFFIXES = (*_SCALES, ".input_scale", ".k_scale", ".v_scale", "_scale_2")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A tensor in a shard; `open` files are kept by the checkpoint."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class Checkpoint:
+    """The safetensors files of a folder. Opening reads headers alone.
+
+    Raises UsageError naming the file for a shard that is absent, cut short or of another format.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[Path, Any] = {}
+        self.tensors: dict[str, _Entry] = {}
+        for file, names in self._shards().items():
+            self._read_header(file, names)
+        self.prefix = self._prefix()
+
+    def _shards(self) -> dict[Path, set[str] | None]:
+        index = self.folder / _INDEX
+        if not index.is_file():
+            return {self.folder / _SINGLE: None}
+        try:
+            mapping = json.loads(index.read_text())["weight_map"]
+            names = {str(name): str(shard) for name, shard in mapping.items()}
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UsageError(f"{index}: has no usable 'weight_map': {error}. Download it again") from None
+        found: dict[Path, set[str] | None] = {}
+        for name, shard in names.items():
+            found.setdefault(self.folder / shard, set()).add(name)  # type: ignore[union-attr] # never None here
+        return found
+
+    def _read_header(self, file: Path, expected: set[str] | None) -> None:
+        if not file.is_file():
+            raise UsageError(f"{file}: is not there. Download the checkpoint again, all of its files")
+        try:
+            handle: Any = safe_open(str(file), framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise UsageError(
+                f"{file}: cannot be read, it may be cut short: {error}. Download it again"
+            ) from None
+        self._open[file] = handle
+        present = set(handle.keys())
+        absent = sorted((expected or set()) - present)
+        if absent:
+            raise UsageError(f"{file}: lacks '{absent[0]}', which {_INDEX} says is in it. Download it again")
+        for name in present:
+            part = handle.get_slice(name)
+            self.tensors[name] = _Entry(file, tuple(part.get_shape()), str(part.get_dtype()))
+
+    def _prefix(self) -> str:
+        embedding = "embed_tokens.weight"
+        found = [name for name in self.tensors if name.endswith(embedding)]
+        if len(found) != 1:
+            raise UsageError(f"{self.folder}: has {len(found)} tensors named '…{embedding}', expected one")
+        return found[0].removesuffix(embedding)
+
+    def name_of(self, name: str) -> str:
+        """Return a part's name in the files: layers lie below a prefix, the head does not."""
+        return name if name.startswith("lm_head.") else self.prefix + name
+
+    def check(self, arch: Arch) -> None:
+        """Raise UsageError unless the files hold each weight in its shape, and nothing unknown."""
+        needed: set[str] = set()
+        for weight in weights(arch):
+            for part in (part for inner in weight.parts for part in inner):
+                name = self.name_of(part.name)
+                needed.add(name)
+                entry = self.tensors.get(name)
+                if entry is None:
+                    raise UsageError(f"{self.folder}: tensor '{name}' is missing, which {weight.name} needs")
+                if entry.shape != part.shape:
+                    raise UsageError(
+                        f"{entry.file}: tensor '{name}' has shape {list(entry.shape)}, but config.json "
+                        f"makes it {list(part.shape)}"
+                    )
+        scales = {name + suffix for name in needed for suffix in _UNUSED_SUFFIXES}
+        scales |= {name.removesuffix(".weight") + s for name in needed for s in _UNUSED_SUFFIXES}
+        for name in sorted(self.tensors.keys() - needed - scales):
+            if not ignorable(name, self.prefix, arch):
+                file = self.tensors[name].file
+                raise UsageError(f"{file}: tensor '{name}' belongs to nothing that config.json describes")
+
+    def part(self, part: Part, dtype: torch.dtype) -> torch.Tensor:
+        """Return one tensor in `dtype`, dequantised where it has a scale."""
+        name = self.name_of(part.name)
+        raw = self._tensor(name)
+        for suffix in _SCALES:
+            if name + suffix in self.tensors:
+                return _dequantise(raw, self._tensor(name + suffix), name).to(dtype)
+        if raw.element_size() == 1:
+            raise UsageError(
+                f"{self.tensors[name].file}: tensor '{name}' is {raw.dtype} without a scale beside it"
+            )
+        return raw.to(dtype)
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        tensor: torch.Tensor = self._open[self.tensors[name].file].get_tensor(name)
+        return tensor
+
+
+def _dequantise(raw: torch.Tensor, scale: torch.Tensor, name: str) -> torch.Tensor:
+    """Return raw times its scale: one number, one a row, or one a block of equal size."""
+    high = raw.float()
+    scale = scale.float()
+    if scale.numel() == 1:
+        return high * scale.reshape(())
+    if scale.ndim != raw.ndim:
+        raise UsageError(f"tensor '{name}': scale of shape {list(scale.shape)} for {list(raw.shape)}")
+    for axis, (size, count) in enumerate(zip(raw.shape, scale.shape, strict=True)):
+        block = -(-size // count)
+        if -(-size // block) != count:
+            raise UsageError(f"tensor '{name}': {count} scales do not divide {size} along dimension {axis}")
+        scale = scale.repeat_interleave(block, axis).narrow(axis, 0, size)
+    return high * scale
+
+
+def load(
+    checkpoint: Checkpoint, arch: Arch, *, dtype: torch.dtype, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Return every weight by name. Raises UsageError before anything is read for one that is not right."""
+    checkpoint.check(arch)
+    return {weight.name: _weight(checkpoint, weight, dtype, device) for weight in weights(arch)}
+
+
+def _weight(checkpoint: Checkpoint, weight: Weight, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    if weight.name.endswith("router.bias"):
+        dtype = torch.promote_types(dtype, torch.float32)  # as trained: it breaks ties of scores
+    made = torch.empty(weight.shape, dtype=dtype, device=device)
+    places = made if weight.stacked else made[None]
+    for place, inner in zip(places, weight.parts, strict=True):
+        row = 0
+        for part in inner:
+            place[row : row + part.shape[0]] = checkpoint.part(part, dtype)
+            row += part.shape[0]
+    return made
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return `sha256:…` over names, shapes, types and values, whatever device holds them."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        for chunk in _bytes(tensors[name]):
+            sha.update(chunk)
+        sha.update(f"{name}{list(tensors[name].shape)}{tensors[name].dtype}".encode())
+    return f"sha256:{sha.hexdigest()}"
+
+
+def _bytes(tensor: torch.Tensor) -> Iterator[memoryview]:
+    rows = tensor if tensor.ndim > 1 else tensor[None]
+    for row in rows:  # a piece at a time: a copy of everything could be what no longer fits
+        yield row.detach().contiguous().cpu().view(torch.uint8).numpy().data

@@ -1,0 +1,1 @@
+"""Who runs next: requests, and the plan of each step."""

@@ -1,0 +1,1 @@
+"""The engine as people use it: prompts in, text out."""
