@@ -30,6 +30,8 @@ def flops(op: str, inputs: Sequence[TensorRef | None], outputs: Sequence[TensorR
     result = math.prod(outputs[0].shape)
     if op in _SUMMED:
         return 2 * result * math.prod(shapes[_SUMMED[op]][-1:])
+    if op in ("conv1d", "conv2d"):
+        return 2 * result * math.prod(shapes[1][1:])
     if op == "attention":
         keys = math.prod(shapes[1][-2:-1])
         return 2 * keys * (math.prod(shapes[0]) + result)

@@ -28,6 +28,8 @@ def ref(*shape):
             ref(1, 4, 3, 9),
             2 * 4 * 3 * 6 * 17,
         ),
+        ("conv1d", [ref(2, 6, 10), ref(4, 3, 5), None], ref(2, 4, 6), 2 * 48 * 3 * 5),
+        ("conv2d", [ref(1, 8, 9, 9), ref(8, 1, 3, 3), None], ref(1, 8, 7, 7), 2 * 392 * 9),
         ("softmax", [ref(3, 5)], ref(3, 5), 0),
         ("triu_indices", [], ref(2, 6), 0),
     ],
