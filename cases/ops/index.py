@@ -51,6 +51,29 @@ def gather(p: Params) -> Parts:
 
 
 @family(
+    "ops/index",
+    dtype=("f32", "bf16", "f64", "i64", "u8"),
+    shape=("5.scalar", "257.33", "17x33.7", "9x5x31.2x3", "7x16.0"),
+    index=("spread", "repeated", "negative", "mixed"),
+    layout=LAYOUTS,
+    allowed=lambda p: fits(p.layout, operands(p.shape)[0]),
+)
+def index(p: Params) -> Parts:
+    """A negative index that is clamped to 0 or reads before the tensor, 64-bit elements of which the
+    low half arrives."""
+    of, where = operands(p.shape)
+    x = tensor("x", p.dtype, of, "bits", layout=p.layout)
+    options = {
+        "spread": {"high": of[0]},
+        "repeated": {"high": 2},
+        "negative": {"low": -of[0], "high": 0},
+        "mixed": {"low": -of[0], "high": of[0]},
+    }[p.index]
+    index = tensor("index", "i64", where, "index", **options)
+    return one("index", x, index, result=(*where, *of[1:]))
+
+
+@family(
     "ops/index_put",
     dtype=FLOATS,
     shape=("5x1.3", "17x33.7", "65x64.65", "257x8.128", "9x5x31.4", "7x16.0"),

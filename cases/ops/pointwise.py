@@ -64,3 +64,36 @@ def swiglu(p: Params) -> Parts:
     gate = tensor("gate", p.dtype, dims(p.shape), p.dist, layout=p.layout)
     up = tensor("up", p.dtype, gate.shape, layout=p.layout)
     return one("swiglu", gate, up, result=gate.shape)
+
+
+@family(
+    "ops/erf",
+    dtype=FLOATS,
+    shape=("scalar", "17", "33x129", "0x8", "256x256"),
+    dist=("normal", "small", "special", "sweep", "bits", "codes"),
+    layout=("contiguous", "transposed", "strided"),
+    allowed=sensible,
+    # In 16 bits `codes` tries every number; in float32 many are needed to find a bad one.
+    also=[
+        {"dtype": "f32", "shape": "33x129", "dist": dist, "layout": "contiguous"}
+        for dist in ("normal", "small", "sweep")
+    ],
+)
+def erf(p: Params) -> Parts:
+    """A short polynomial, an odd function with an offset at 0, a tail that reaches 1 too early."""
+    reach = {"reach": 4} if p.dist == "sweep" else {}
+    x = tensor("x", p.dtype, dims(p.shape), p.dist, layout=p.layout, **reach)
+    return one("erf", x, result=x.shape)
+
+
+@family(
+    "ops/rsqrt",
+    dtype=FLOATS,
+    shape=("scalar", "17", "33x129", "0x8", "256x256"),
+    dist=("positive", "special", "bits", "codes"),
+    layout=("contiguous", "transposed", "strided"),
+    allowed=sensible,
+)
+def rsqrt(p: Params) -> Parts:
+    """An estimate without its Newton step, 1 / -0 that is not -inf, a subnormal that is taken for 0."""
+    return pointwise("rsqrt", p)

@@ -37,6 +37,37 @@ def _layer_norm(x: Tensor, g: Tensor | None = None, b: Tensor | None = None, *, 
     return F.layer_norm(x, x.shape[-1:], g, b, eps)
 
 
+def _conv1d(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+    causal: bool,
+) -> Tensor:
+    if not causal:
+        return F.conv1d(x, w, bias, stride, padding, dilation, groups)
+    # As state-space models write it: pad both ends, keep what no later element reaches.
+    y = F.conv1d(x, w, bias, stride, dilation * (w.shape[-1] - 1), dilation, groups)
+    return y[..., : -(-x.shape[-1] // stride)]
+
+
+def _conv2d(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int,
+    padding: int,
+    dilation: int,
+    groups: int,
+) -> Tensor:
+    return F.conv2d(x, w, bias, stride, padding, dilation, groups)
+
+
 def _swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(wide(gate)).mul(wide(up)).to(gate.dtype)
 
@@ -80,6 +111,8 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "bmm": torch.bmm,
     "linear": F.linear,
     "addmm": torch.addmm,
+    "conv1d": _conv1d,
+    "conv2d": _conv2d,
     "sum": torch.sum,
     "mean": torch.mean,
     "cumsum": torch.cumsum,
@@ -88,6 +121,11 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "log_softmax": F.log_softmax,
     "rms_norm": _rms_norm,
     "layer_norm": _layer_norm,
+    "add": torch.add,
+    "mul": torch.mul,
+    "div": torch.div,
+    "erf": torch.erf,
+    "rsqrt": torch.rsqrt,
     "exp": torch.exp,
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
@@ -99,6 +137,7 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "rope": rope,
     "embedding": lambda table, ids: F.embedding(ids, table),
     "gather": lambda x, index, *, dim: torch.gather(x, dim, index),
+    "index": lambda x, index: x[index],
     "index_put": _index_put,
     "scatter_add": lambda x, index, src, *, dim: torch.scatter_add(x, dim, index, src),
     "where": torch.where,

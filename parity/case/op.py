@@ -9,7 +9,11 @@ attention       q [B, H, T, D], k [B, G, S, D], v [B, G, S, E]; query head h rea
                 keeps j > position - w. A boolean mask keeps where it is True, a float one is added.
 rope            x [..., T, D], positions int64 [T]. Half-split pairs i with i + D/2, interleaved
                 2i with 2i + 1.
+index           index int64 of any shape on the first dimension; a negative one counts from the end.
 index_put       index int64 [n] on the first dimension, values [n, ...].
+conv1d          x [N, C, L], w [O, C / groups, K]; stride, padding and dilation in elements. causal pads
+                dilation (K - 1) zeros before x instead, none after.
+conv2d          x [N, C, H, W], w [O, C / groups, R, S]; one stride, padding and dilation for both.
 int8_linear     x [T, K], w [N, K], x_scale f32 [T, 1], w_scale f32 [N].
 int8_weight_linear, int4_weight_linear
                 x [T, K]; w int8 [N, K] with scale [N, 1], or uint8 [N, K/2] with scale
@@ -93,6 +97,18 @@ OPS: dict[str, Op] = {
             inputs=("c", "a", "b"),
             attrs={"alpha": _FLOAT, "beta": _FLOAT},
         ),
+        Op(
+            id="conv1d",
+            formula="sum of w x over channels of a group and taps, + bias",
+            inputs=("x", "w", "bias?"),
+            attrs={"stride": _INT, "padding": _INT, "dilation": _INT, "groups": _INT, "causal": _BOOL},
+        ),
+        Op(
+            id="conv2d",
+            formula="sum of w x over channels of a group and taps, + bias",
+            inputs=("x", "w", "bias?"),
+            attrs={"stride": _INT, "padding": _INT, "dilation": _INT, "groups": _INT},
+        ),
         Op(id="sum", formula="sum over dim", inputs=("x",), attrs={"dim": _INT, "keepdim": _BOOL}),
         Op(id="mean", formula="sum over dim / n", inputs=("x",), attrs={"dim": _INT, "keepdim": _BOOL}),
         Op(id="cumsum", formula="running sum along dim", inputs=("x",), attrs={"dim": _INT}),
@@ -119,6 +135,11 @@ OPS: dict[str, Op] = {
             attrs={"eps": _FLOAT},
         ),
         # pointwise
+        Op(id="add", formula="a + b, broadcast; integers wrap", inputs=("a", "b")),
+        Op(id="mul", formula="a b, broadcast; integers wrap", inputs=("a", "b")),
+        Op(id="div", formula="a / b, broadcast, of floats", inputs=("a", "b")),
+        Op(id="erf", formula="2 / sqrt(pi) times the integral of e^(-t^2) from 0 to x", inputs=("x",)),
+        Op(id="rsqrt", formula="1 / sqrt(x)", inputs=("x",)),
         Op(id="exp", formula="e^x", inputs=("x",)),
         Op(id="sigmoid", formula="1 / (1 + e^-x)", inputs=("x",)),
         Op(id="tanh", formula="tanh(x)", inputs=("x",)),
@@ -154,6 +175,7 @@ OPS: dict[str, Op] = {
             attrs={"dim": _INT},
             exact=True,
         ),
+        Op(id="index", formula="x[index]", inputs=("x", "index"), exact=True),
         Op(
             id="index_put",
             formula="x with x[index] = values, or += when accumulate",

@@ -19,23 +19,41 @@ from parity.case.dtype import DType, Kind, decode
 from parity.case.op import Attr
 from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Expected, Question
-from parity.judge.classes import attention, casts, movement, norms, order, pointwise, quantized, softmax, sums
+from parity.judge.classes import (
+    arithmetic,
+    attention,
+    casts,
+    convolution,
+    movement,
+    norms,
+    order,
+    pointwise,
+    quantized,
+    softmax,
+    sums,
+)
 
 __all__ = ["CLASSES", "Answer", "answers", "to_float64"]
 
 CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
+    "add": arithmetic.add,
     "addmm": sums.addmm,
     "argmax": order.argmax,
     "attention": attention.attention,
     "bmm": sums.matmul,
     "cast": casts.cast,
     "cat": movement.cat,
+    "conv1d": convolution.conv1d,
+    "conv2d": convolution.conv2d,
     "cumsum": sums.cumsum,
+    "div": arithmetic.div,
     "embedding": movement.embedding,
+    "erf": pointwise.erf,
     "exp": pointwise.exp,
     "gather": movement.gather,
     "gelu_erf": pointwise.gelu_erf,
     "gelu_tanh": pointwise.gelu_tanh,
+    "index": movement.index,
     "index_put": movement.index_put,
     "int4_weight_linear": quantized.int4_weight_linear,
     "int8_linear": quantized.int8_linear,
@@ -46,8 +64,10 @@ CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "logsumexp": softmax.logsumexp,
     "matmul": sums.matmul,
     "mean": sums.mean,
+    "mul": arithmetic.mul,
     "rms_norm": norms.rms_norm,
     "rope": attention.rope,
+    "rsqrt": pointwise.rsqrt,
     "scatter_add": sums.scatter_add,
     "sigmoid": pointwise.sigmoid,
     "silu": pointwise.silu,

@@ -38,6 +38,25 @@ def embedding(p: Problem, bug: str) -> Outputs:
     return _as(p, table[ids])
 
 
+def index(p: Problem, bug: str) -> Outputs:
+    """x[index] on the first dimension, negative ones from the end."""
+    x, index = p.raw(0), p.raw(1)
+    match bug:
+        case "negative_clamped":
+            index = np.maximum(index, 0)
+        case "negative_one_off":
+            index = np.where(index < 0, (index - 1) % len(x), index)
+        case "index_off_by_one":
+            index = (index + 1) % len(x)
+        case "index_at_8_bits":
+            index = index % 256 % len(x)
+        case "cut_to_32_bits" if x.dtype.itemsize == 8:
+            x = x.view(np.int64).astype(np.int32).astype(np.int64).view(x.dtype)
+        case "kept_as_f32" if x.dtype == np.float64:
+            x = x.astype(np.float32).astype(np.float64)
+    return _as(p, x[index])
+
+
 def gather(p: Problem, bug: str) -> Outputs:
     """x taken at index along dim."""
     x, index = p.raw(0), p.raw(1)
@@ -174,6 +193,17 @@ KERNELS = {
             "other_dimension",
             "read_as_dense",
             "cut_to_32_bits",
+        ),
+    ),
+    "index": Moves(
+        compute=index,
+        bugs=(
+            "negative_clamped",
+            "negative_one_off",
+            "index_off_by_one",
+            "index_at_8_bits",
+            "cut_to_32_bits",
+            "kept_as_f32",
         ),
     ),
     "where": Moves(compute=where, bugs=("inverted", "by_arithmetic", "scalar_from_first_row")),

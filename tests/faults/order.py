@@ -15,13 +15,11 @@ Array = np.ndarray
 
 
 def _keys(p: Problem, bug: str) -> tuple[Array, int]:
-    """Return float64 keys that order as torch does, NaN above infinity, the ordered dimension last."""
+    """Return keys that order as torch does, NaN above infinity, the ordered dimension last."""
     raw, dim = p.raw(0), p.integer("dim")
-    keys = (
-        decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape)
-        if p.dtype.is_float
-        else raw.astype(np.float64)
-    )
+    if not p.dtype.is_float:
+        return _integer_keys(np.moveaxis(raw, dim, -1) if raw.ndim else raw.reshape(1), bug), dim
+    keys = decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape)
     keys = np.moveaxis(keys, dim, -1) if keys.ndim else keys.reshape(1)
     match bug:
         case "by_magnitude":
@@ -42,14 +40,37 @@ def _keys(p: Problem, bug: str) -> tuple[Array, int]:
     return keys, dim
 
 
+def _integer_keys(keys: Array, bug: str) -> Array:
+    """The same of integers, which no float type of 64 bits holds."""
+    lowest = np.iinfo(keys.dtype).min
+    n = keys.shape[-1]
+    match bug:
+        case "by_magnitude":
+            return np.abs(keys)
+        case "low_32_bits":
+            return keys.astype(np.int32).astype(keys.dtype)
+        case "as_float64":
+            return keys.astype(np.float64)
+        case "as_float32" | "bf16_keys":
+            return keys.astype(np.float32).astype(np.float64)
+        case "tail_left_out":
+            return np.where(np.arange(n) >= n - (n % 16 or 1), lowest, keys)
+        case "beyond_power_of_two_lost":
+            return np.where(np.arange(n) >= 1 << (n.bit_length() - 1), lowest, keys)
+        case _:
+            return keys
+
+
 def _order(keys: Array, *, descending: bool, last_first: bool) -> Array:
     """Indices in order; equal elements by position, or by position reversed."""
     n = keys.shape[-1]
     position = np.broadcast_to(np.arange(n)[::-1] if last_first else np.arange(n), keys.shape)
-    rank = np.where(np.isnan(keys), np.inf, keys)
     nan = np.isnan(keys)
+    if keys.dtype.kind != "f":
+        # The complement reverses integers, of which the lowest has no negative.
+        return np.lexsort((position, ~keys if descending else keys), axis=-1)
     sign = -1 if descending else 1
-    return np.lexsort((position, sign * nan.astype(np.int64), sign * rank), axis=-1)
+    return np.lexsort((position, sign * nan.astype(np.int64), sign * np.where(nan, np.inf, keys)), axis=-1)
 
 
 def _ranked(p: Problem, bug: str) -> Outputs:
@@ -168,6 +189,9 @@ def is_a_largest(p: Problem, outputs: Outputs) -> bool:
 
 _SHARED = (
     "by_magnitude",
+    "low_32_bits",
+    "as_float64",
+    "as_float32",
     "nan_as_smallest",
     "bf16_keys",
     "tail_left_out",

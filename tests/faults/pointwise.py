@@ -102,6 +102,43 @@ def tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     return how.off(torch.tanh(how.mid(x)))
 
 
+def erf(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
+    """Error function."""
+    match bug:
+        case "by_table":
+            return _table(torch.erf, x)
+        case "tails_cut":
+            return torch.where(x.abs() > 2, x.sign(), torch.erf(x))
+        case "by_tanh":
+            return torch.tanh(x * (1.1283792 + 0.1009 * x * x))
+        case "absolute_error":
+            # Abramowitz and Stegun 7.1.26, exact to 1.5e-7 of 1.
+            t = 1 / (1 + 0.3275911 * x.abs())
+            series = torch.full_like(t, 1.061405429)
+            for term in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+                series = series * t + term
+            return (1 - series * t * torch.exp(-x * x)).copysign(x)
+    return how.off(torch.erf(how.mid(x)))
+
+
+def rsqrt(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
+    """1 / sqrt x."""
+    match bug:
+        case "by_table":
+            return _table(torch.rsqrt, x)
+        case "estimate":
+            return nearest(torch.rsqrt(x), "tf32")
+        case "magnitude_taken":
+            return torch.rsqrt(x.abs())
+        case "subnormal_as_0":
+            return torch.rsqrt(torch.where(x.abs() < 2**-126, torch.zeros_like(x).copysign(x), x))
+        case "sign_of_0_lost":
+            return torch.rsqrt(torch.where(x == 0, 0.0, x))
+        case "root_bf16":
+            return 1 / nearest(torch.sqrt(x), "bf16")
+    return how.off(torch.rsqrt(x) if how.reciprocal else 1 / how.mid(torch.sqrt(x)))
+
+
 def silu(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """x sigmoid(x)."""
     match bug:
@@ -207,6 +244,18 @@ KERNELS = {
     "exp": _kernel(exponential, "short_log2e", "input_clamped"),
     "sigmoid": _kernel(sigmoid, "hard", "tails_cut", "by_tanh", "overflow_nan"),
     "tanh": _kernel(tanh, "tails_cut", "cancels_near_0", "pade", "identity_near_0"),
+    "erf": Kernel(
+        compute=_pointwise(erf),
+        bugs=("by_table", "tails_cut", "by_tanh", "absolute_error"),
+        legitimate=WAYS,
+        arithmetics=MIDDLE,
+    ),
+    "rsqrt": Kernel(
+        compute=_pointwise(rsqrt),
+        bugs=("by_table", "estimate", "magnitude_taken", "subnormal_as_0", "sign_of_0_lost", "root_bf16"),
+        legitimate=WAYS,
+        arithmetics=MIDDLE,
+    ),
     "silu": _kernel(silu, "hard", "tails_cut", "quick", "overflow_nan", "relu"),
     "gelu_erf": _kernel(gelu_erf, "other_gelu", "quick", "tails_cut", "coarse_erf", "relu"),
     "gelu_tanh": _kernel(

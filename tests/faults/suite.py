@@ -13,7 +13,19 @@ from enum import Enum
 
 import numpy as np
 import torch
-from faults import attention, casts, indexed, movement, norms, order, pointwise, products, reductions
+from faults import (
+    attention,
+    basic,
+    casts,
+    convolutions,
+    indexed,
+    movement,
+    norms,
+    order,
+    pointwise,
+    products,
+    reductions,
+)
 from faults.arithmetic import PLAIN
 from faults.criteria import PLAIN_PROFILE, baselines, derived
 from faults.kernel import Kernel, Moves
@@ -31,6 +43,8 @@ __all__ = ["KERNELS", "Kind", "Trial", "classes", "kernel_of", "trials"]
 
 KERNELS: dict[str, Kernel | Moves] = {
     **products.KERNELS,
+    **convolutions.KERNELS,
+    **basic.KERNELS,
     **reductions.KERNELS,
     **norms.KERNELS,
     **pointwise.KERNELS,
@@ -67,8 +81,10 @@ class Trial:
 
 def kernel_of(p: Problem) -> Kernel | Moves:
     """Return what the library knows of a problem's op."""
-    adds = p.op == "index_put" and p.attrs["accumulate"]
-    return KERNELS["index_put+" if adds else p.op]
+    if p.op == "index_put" and p.attrs["accumulate"]:
+        return KERNELS["index_put+"]
+    wide = bool(p.inputs) and p.dtype.bits == 64 and f"{p.op}:wide" in KERNELS
+    return KERNELS[f"{p.op}:wide" if wide else p.op]
 
 
 def classes() -> dict[str, set[str]]:

@@ -12,12 +12,13 @@ from parity.case.dtype import DTYPES
 
 __all__ = ["DECLARED", "ULPS", "openvino_profile"]
 
-_PRODUCTS = ("addmm", "attention", "bmm", "int8_weight_linear", "linear", "matmul")
+_PRODUCTS = ("addmm", "attention", "bmm", "conv1d", "conv2d", "int8_weight_linear", "linear", "matmul")
 _EXPONENTIALS = ("exp", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
 _ARITHMETIC = (
     *_PRODUCTS,
     *_EXPONENTIALS,
     *("cumsum", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
+    *("add", "div", "erf", "mul", "rsqrt"),
 )
 
 
@@ -29,6 +30,8 @@ def _stored(fact: str, op: str, nodes: str) -> Declared:
 
 DECLARED: tuple[Declared, ...] = (
     _stored("product_stored", "addmm", "MatMul, then a Subgraph that adds beta c"),
+    _stored("product_stored", "conv1d", "Convolution, then an Eltwise that adds the bias"),
+    _stored("product_stored", "conv2d", "Convolution, then an Eltwise that adds the bias"),
     _stored("product_stored", "linear", "MatMul, then a Subgraph that adds the bias"),
     _stored("normalized_rounded", "layer_norm", "MVN, then a Subgraph that applies gain and bias"),
     _stored("normalized_rounded", "rms_norm", "RMS, then a Subgraph that multiplies by the gain"),

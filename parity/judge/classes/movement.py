@@ -18,6 +18,7 @@ __all__ = [
     "cat",
     "embedding",
     "gather",
+    "index",
     "index_put",
     "slice_",
     "slice_assign",
@@ -58,6 +59,11 @@ def gather(q: Question) -> tuple[Expected, ...]:
     dim = q.integer("dim") % max(x.ndim, 1)
     x = x[tuple(slice(None) if i == dim else slice(n) for i, n in enumerate(index.shape))]
     return _exact(q, np.take_along_axis(x, index, axis=dim))
+
+
+def index(q: Question) -> tuple[Expected, ...]:
+    """y = x[index] along the first dimension, bit for bit; -1 is the last row."""
+    return _exact(q, _arrays(q)[0][_integers(q, 1)])
 
 
 def where(q: Question) -> tuple[Expected, ...]:

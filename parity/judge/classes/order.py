@@ -17,16 +17,16 @@ _Mask = npt.NDArray[np.bool_]
 _T = TypeVar("_T", bound=np.generic)
 
 
-def _order_key(tensor: HostTensor) -> npt.NDArray[np.float64]:
-    """Return float64 values that order as torch does: NaN above everything, −0 equal to 0."""
+def _order_key(tensor: HostTensor) -> npt.NDArray[np.generic]:
+    """Return values that order as torch does: NaN above everything, −0 equal to 0.
+
+    Integers stay what they are: beyond 2^53 they would collide in float64.
+    """
     array = tensor.array()
-    if tensor.dtype.is_float:
-        flat = np.asarray(array, order="C").reshape(-1)
-        values = decode(flat.view(f"u{tensor.dtype.itemsize}"), tensor.dtype).reshape(tensor.shape)
-    else:
-        # Beyond 2^53 integers would collide in float64; no case orders such values.
-        values = array.astype(np.float64)
-    return values
+    if not tensor.dtype.is_float:
+        return array
+    flat = np.asarray(array, order="C").reshape(-1)
+    return decode(flat.view(f"u{tensor.dtype.itemsize}"), tensor.dtype).reshape(tensor.shape)
 
 
 def _last(array: npt.NDArray[_T], dim: int) -> npt.NDArray[_T]:
@@ -53,7 +53,7 @@ def _ranked(q: Question, *, k: int, descending: bool, stable: bool) -> tuple[Exp
     assert x is not None
     keys = _last(_order_key(x), dim)
     # NaN ranks as larger than infinity.
-    ranks = np.where(np.isnan(keys), np.inf, keys)
+    ranks = np.where(np.isnan(keys), np.inf, keys) if x.dtype.is_float else keys
     nan_last = np.lexsort((np.isnan(keys), ranks), axis=-1)
     order = nan_last[..., ::-1] if descending else nan_last
     expected = np.take_along_axis(keys, order, -1)[..., :k]

@@ -1,7 +1,7 @@
 """Functions of one element (and swiglu, of two): H = c u |y| + absolute terms + range term.
 
 The default error of a function is that of the OpenCL full profile (OpenCL C specification,
-"Relative error as ULPs"): exp 3 ulp, tanh 5, erf 16; one ulp is 2 u. Where the textbook
+"Relative error as ULPs"): exp 3 ulp, tanh 5, erf 16, rsqrt 2; one ulp is 2 u. Where the textbook
 algorithm cancels or leaves its range before its result does, an absolute term is added.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parity.judge.budget import Budget, Expected, Question
 
-__all__ = ["exp", "gelu_erf", "gelu_tanh", "sigmoid", "silu", "swiglu", "tanh"]
+__all__ = ["erf", "exp", "gelu_erf", "gelu_tanh", "rsqrt", "sigmoid", "silu", "swiglu", "tanh"]
 
 # Beyond this exp(x) may be infinite in the 8-bit-exponent formats: from 88.7228 on it is, and an
 # exponential that is 2 |x| + 4 roundings off is so 2^-15 earlier.
@@ -58,6 +58,26 @@ def tanh(q: Question) -> tuple[Expected, ...]:
     """y = tanh x: 5 ulp (OpenCL full profile), H = 10 u |y|; sigma = H/3."""
     value = torch.tanh(q.x)
     return _budget(q, value, 2 * q.ulps("tanh") * q.accumulator.unit * value.abs(), share=1 / 3)
+
+
+def erf(q: Question) -> tuple[Expected, ...]:
+    """y = erf x: 16 ulp (OpenCL full profile), H = 32 u |y|; sigma = H/3.
+
+    No absolute term: erf is odd and bounded, so no form of it cancels. Near 0 it is 2 x / sqrt(pi),
+    which beneath the normal range is off by the accumulator's steps.
+    """
+    value, ulps = torch.erf(q.x), q.ulps("erf")
+    least = torch.where(value == 0, 0.0, ulps * q.accumulator.dtype.min_subnormal)
+    return _budget(q, value, 2 * ulps * q.accumulator.unit * value.abs() + least, share=1 / 3)
+
+
+def rsqrt(q: Question) -> tuple[Expected, ...]:
+    """y = 1 / sqrt x: 2 ulp (OpenCL full profile), H = 4 u |y|; sigma = H/3.
+
+    Infinite of x's sign at 0 (IEEE 754 9.2.1), NaN below.
+    """
+    value = 1 / q.x.sqrt()
+    return _budget(q, value, 2 * q.ulps("rsqrt") * q.accumulator.unit * value.abs(), share=1 / 3)
 
 
 def _silu(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:

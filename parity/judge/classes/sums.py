@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from parity.case.dtype import DType
-from parity.judge.budget import Budget, Expected, Question, sum_error
+from parity.case.tensor import HostTensor
+from parity.judge.budget import Budget, Exact, Expected, Question, sum_error
 
 __all__ = [
     "addmm",
@@ -20,6 +22,7 @@ __all__ = [
     "product",
     "scatter_add",
     "sum_",
+    "with_addend",
 ]
 
 # Products of two significands of at most 12 bits are exact in a 24-bit accumulator.
@@ -53,7 +56,9 @@ def product(
     least = q.accumulator.dtype.min_subnormal
     hard, variance = hard + 0.5 * terms * least, variance + terms * (0.3 * least) ** 2
     if q.declares("products_flushed"):
-        hard = hard + terms * q.accumulator.dtype.min_normal
+        # What is lost is anything below the smallest normal: uniform, so a third of its square.
+        lost = q.accumulator.dtype.min_normal
+        hard, variance = hard + terms * lost, variance + terms * lost**2 / 3
     return value, hard, variance, overflows(value, finite(a) @ finite(b), q, terms=terms)
 
 
@@ -84,12 +89,38 @@ def finite(x: Tensor) -> Tensor:
 def matmul(q: Question) -> tuple[Expected, ...]:
     """y = a b: H = (c(K) [+1 when products are inexact]) u |a||b|, h^2 by the sum rule with q = a^2 b^2.
 
-    Source: Higham and Mary 2019; block-FMA form Blanchard et al., SISC 42 (2020) C124.
+    Source: Higham and Mary 2019; block-FMA form Blanchard et al., SISC 42 (2020) C124. In float64 the
+    result is judged, to the bit, where no partial sum is rounded in any order.
     """
     a, b = q.inputs
     assert a is not None and b is not None
+    if q.dtype.name == "f64" and _never_rounds(a, b):
+        exact = (a @ b).numpy()
+        # A sum of zeros has the sign that its order gives it.
+        other = np.where(exact == 0, -exact, exact)
+        return (Exact(bits=HostTensor.of(exact, q.dtype), alternatives=(HostTensor.of(other, q.dtype),)),)
     value, hard, variance, free = product(q, a, b, dtype=q.dtype)
     return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free),)
+
+
+def _never_rounds(a: Tensor, b: Tensor) -> bool:
+    """Whether float64 holds every partial sum of a b: multiples of one unit, fewer than 2^53 of them.
+
+    With 2^i the last place that any element of a uses and 2^j that of b, every product and every
+    partial sum is a multiple of 2^(i + j) and at most |a||b|.
+    """
+    if not (a.isfinite().all() and b.isfinite().all() and a.any() and b.any()):
+        return False
+    unit = 2.0 ** (_last_place(a) + _last_place(b))
+    return bool(((a.abs() @ b.abs()) / unit < 2.0**53).all())
+
+
+def _last_place(x: Tensor) -> int:
+    """Return the exponent of the lowest bit that any element, of which one is not 0, has set."""
+    fraction, exponent = torch.frexp(x[x != 0])
+    whole = torch.ldexp(fraction, torch.tensor(53)).to(torch.int64)
+    _, lowest = torch.frexp((whole & -whole).to(torch.float64))
+    return int((exponent - 53 + lowest - 1).min())
 
 
 def linear(q: Question) -> tuple[Expected, ...]:
@@ -104,7 +135,7 @@ def linear(q: Question) -> tuple[Expected, ...]:
     raw = q.raw[0]
     folds = x.ndim == 2 or (raw is not None and raw.is_contiguous)
     middle = 0.0 if folds else q.unit_of("product_rounded")
-    return (_with_addend(q, value, hard, variance, free, bias, middle=middle),)
+    return (with_addend(q, value, hard, variance, free, bias, middle=middle),)
 
 
 def addmm(q: Question) -> tuple[Expected, ...]:
@@ -122,10 +153,10 @@ def addmm(q: Question) -> tuple[Expected, ...]:
     variance = alpha**2 * variance + (0.42 * u * alpha * value).square()
     # torch documents that beta = 0 ignores c, NaN and infinity included.
     addend = beta * c if beta else torch.zeros_like(c)
-    return (_with_addend(q, alpha * value, hard, variance, free, addend),)
+    return (with_addend(q, alpha * value, hard, variance, free, addend),)
 
 
-def _with_addend(
+def with_addend(
     q: Question,
     value: Tensor,
     hard: Tensor,
@@ -135,6 +166,10 @@ def _with_addend(
     *,
     middle: float = 0.0,
 ) -> Budget:
+    """Return the budget of a sum to which something is added, or of the sum alone.
+
+    `middle` is the roundoff of a declared rounding of the sum before that.
+    """
     if addend is None:
         return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), free=free)
     u, least = q.accumulator.unit, q.least_of("product_stored")

@@ -108,6 +108,20 @@ def test_slice_assign_writes_there_and_nowhere_else(verdict, x, tensor):
     assert verdict("slice_assign", [x, values], tensor(beside, "f32"), index=index) == "exceeds"
 
 
+def test_index_reads_rows_and_counts_negative_ones_from_the_end(verdict, x, tensor):
+    index = tensor([[-1, 0], [1, -3]], "i64")
+    right = [[X[2], X[0]], [X[1], X[0]]]
+    assert verdict("index", [x, index], tensor(right, "f32")) == "within"
+    clamped = [[X[0], X[0]], [X[1], X[0]]]
+    assert verdict("index", [x, index], tensor(clamped, "f32")) == "exceeds"
+
+
+def test_index_keeps_all_64_bits(verdict, tensor):
+    x, index = tensor([2**40 + 1, -(2**33), 5], "i64"), tensor([1, 0], "i64")
+    assert verdict("index", [x, index], tensor([-(2**33), 2**40 + 1], "i64")) == "within"
+    assert verdict("index", [x, index], tensor([0, 1], "i64")) == "exceeds"
+
+
 PUT = {"accumulate": False}
 
 

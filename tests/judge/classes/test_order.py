@@ -120,3 +120,25 @@ def test_argmax_keeps_its_dimension_where_asked(verdict, tensor):
     assert verdict("argmax", [x], tensor([[1]], "i64"), dim=1, keepdim=True) == "within"
     assert verdict("argmax", [x], tensor([1], "i64"), dim=1, keepdim=True) == "exceeds"
     assert verdict("argmax", [tensor(3.0, "f32")], tensor(0, "i64"), dim=-1, keepdim=False) == "within"
+
+
+BEYOND = [2**53 + 1, 2**53, 2**53 + 2, -(2**63)]
+DOWN = {"dim": -1, "descending": True, "stable": True}
+
+
+def test_integers_that_are_one_float64_are_told_apart(ranked, verdict, tensor):
+    assert float(BEYOND[0]) == float(BEYOND[1])
+    right = [2**53 + 2, 2**53 + 1, 2**53, -(2**63)]
+    assert ranked("sort", BEYOND, right, [2, 0, 1, 3], dtype="i64", **DOWN)
+    assert not ranked(
+        "sort", BEYOND, [right[0], right[2], right[1], right[3]], [2, 1, 0, 3], dtype="i64", **DOWN
+    )
+    x = tensor([2**53, 2**53 + 1], "i64")
+    assert verdict("argmax", [x], tensor(1, "i64"), dim=-1, keepdim=False) == "within"
+    assert verdict("argmax", [x], tensor(0, "i64"), dim=-1, keepdim=False) == "exceeds"
+
+
+def test_integers_ordered_by_their_low_32_bits_exceed(ranked):
+    x = [2**32, 7, -(2**32) + 9]
+    assert ranked("topk", x, [2**32, 7], [0, 1], dtype="i64", k=2, dim=-1, largest=True)
+    assert not ranked("topk", x, [-(2**32) + 9, 7], [2, 1], dtype="i64", k=2, dim=-1, largest=True)

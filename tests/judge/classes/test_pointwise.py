@@ -22,13 +22,14 @@ def formulas(exact):
         "exp": exact.exp,
         "sigmoid": exact.sigmoid,
         "tanh": exact.tanh,
+        "erf": exact.erf,
         "silu": lambda x: x * exact.sigmoid(x),
         "gelu_erf": lambda x: x / 2 * (1 + exact.erf(x / Decimal(2).sqrt())),
         "gelu_tanh": gelu_tanh,
     }
 
 
-OPS = ("exp", "sigmoid", "tanh", "silu", "gelu_erf", "gelu_tanh")
+OPS = ("exp", "sigmoid", "tanh", "erf", "silu", "gelu_erf", "gelu_tanh")
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -69,6 +70,9 @@ def test_gate_and_up_swapped_exceed(verdict, tensor, values):
         ("exp", [NAN, 0.0, 1.0], [NAN, 1.0, math.e], [0.0, 1.0, math.e]),
         ("sigmoid", [INF, -INF, 0.0], [1.0, 0.0, 0.5], [NAN, 0.0, 0.5]),
         ("tanh", [INF, -INF, 0.0], [1.0, -1.0, 0.0], [1.0, 1.0, 0.0]),
+        ("erf", [INF, -INF, NAN], [1.0, -1.0, NAN], [1.0, -1.0, 0.0]),
+        ("rsqrt", [INF, 0.0, -0.0], [0.0, INF, -INF], [0.0, INF, INF]),
+        ("rsqrt", [-1.0, -INF, NAN], [NAN, NAN, NAN], [1.0, NAN, NAN]),
         ("silu", [INF, -INF, 0.0], [INF, 0.0, 0.0], [NAN, 0.0, 0.0]),
         ("silu", [INF, -INF, 0.0], [INF, NAN, 0.0], [INF, -INF, 0.0]),
         ("gelu_erf", [INF, -INF, 0.0], [INF, NAN, 0.0], [NAN, 0.0, 0.0]),
@@ -138,3 +142,58 @@ def test_a_sigmoid_that_is_flushed_before_1_plus_exp_overflows_exceeds(verdict, 
     x = tensor([-88.0], "f32")
     assert verdict("sigmoid", [x], tensor(1 / (1 + np.exp(-values(x))), "f32")) == "within"
     assert verdict("sigmoid", [x], tensor([0.0], "f32")) == "exceeds"
+
+
+def test_rsqrt_is_the_reciprocal_of_the_square_root_to_four_roundings(expected, tensor):
+    x = tensor([4.0, 0.3, 1e-40, 3e38], "f32")
+    (budget,) = expected("rsqrt", x)
+    wanted = [float(1 / Decimal(float(v)).sqrt()) for v in x.array()]
+    assert budget.value.tolist() == pytest.approx(wanted, rel=1e-14)
+    assert budget.hard.tolist() == pytest.approx([4 * 2.0**-24 * v for v in wanted], rel=1e-12)
+    assert budget.sigma.tolist() == pytest.approx([4 / 3 * 2.0**-24 * v for v in wanted], rel=1e-12)
+
+
+def test_an_estimate_without_its_newton_step_exceeds(verdict, tensor, values):
+    x = tensor(np.linspace(0.5, 8, 300), "f32")
+    y = 1 / np.sqrt(values(x))
+    estimate = y * (1 + 2.0**-12 * np.sin(9 * values(x)))
+    refined = estimate * (1.5 - 0.5 * values(x) * estimate**2)
+    assert verdict("rsqrt", [x], tensor(refined, "f32")) == "within"
+    assert verdict("rsqrt", [x], tensor(estimate, "f32")) == "exceeds"
+
+
+def test_a_subnormal_taken_for_zero_by_rsqrt_exceeds(verdict, tensor):
+    x = tensor([2.0**-140], "f32")
+    assert verdict("rsqrt", [x], tensor([2.0**70], "f32")) == "within"
+    assert verdict("rsqrt", [x], tensor([INF], "f32")) == "exceeds"
+
+
+def test_erf_has_the_bound_of_sixteen_last_places(expected, tensor):
+    (budget,) = expected("erf", tensor([0.5, 2.0], "f32"))
+    wanted = [math.erf(0.5), math.erf(2.0)]
+    assert budget.hard.tolist() == pytest.approx([32 * 2.0**-24 * v for v in wanted], rel=1e-12)
+    assert budget.sigma.tolist() == pytest.approx([32 / 3 * 2.0**-24 * v for v in wanted], rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_an_erf_with_an_absolute_error_alone_exceeds_near_0(verdict, tensor, values, dtype):
+    x = tensor([1e-3, 1e-4, 1e-5, 3e-6, 1e-6], dtype)
+    right = np.array([math.erf(v) for v in values(x)])
+    assert verdict("erf", [x], tensor(right, dtype)) == "within"
+    # Abramowitz and Stegun 7.1.26: what 1 - p(t) e^(-x^2) leaves.
+    assert verdict("erf", [x], tensor(right + 1.5e-7, dtype)) == "exceeds"
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_a_tanh_gelu_for_the_exact_one_is_caught_in_every_dtype(verdict, tensor, values, exact, dtype):
+    x = tensor(np.random.Generator(np.random.PCG64(4)).standard_normal(400), dtype)
+    other = [float(formulas(exact)["gelu_tanh"](exact.of(v))) for v in values(x)]
+    assert verdict("gelu_erf", [x], tensor(other, dtype)) == "exceeds"
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_a_tanh_gelu_is_hidden_where_16_bits_round_both_to_the_same(verdict, tensor, values, exact, dtype):
+    x = tensor([0.03125, 0.0625, -0.0625, 0.125], dtype)
+    both = [[float(formulas(exact)[op](exact.of(v))) for v in values(x)] for op in ("gelu_erf", "gelu_tanh")]
+    assert tensor(both[0], dtype).digest() == tensor(both[1], dtype).digest()
+    assert verdict("gelu_erf", [x], tensor(both[1], dtype)) == "within"

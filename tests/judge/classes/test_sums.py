@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from parity.case.layout import place
+from parity.judge.budget import Budget, Exact
 
 A = [[1.5, -2.25, 1 / 3], [4.0, 0.1, -7.0]]
 B = [[0.7, 1.0], [-3.0, 0.3], [2.0, 1e-3]]
@@ -187,3 +188,48 @@ def test_a_sum_beside_the_largest_number_that_cannot_overflow_is_not_free(judged
     right = judged("sum", [x], [tensor(-np.finfo(np.float32).max, "f32")], **SUM)[0]
     assert (right.verdict.value, right.free) == ("within", 0)
     assert judged("sum", [x], [tensor(0.0, "f32")], **SUM)[0].verdict.value == "exceeds"
+
+
+WHOLE = [[2.0**21 + 1, -3.5], [0.0, 2.0**-8]]
+
+
+def test_a_float64_product_that_never_rounds_is_judged_to_the_bit(verdict, tensor):
+    a, b = tensor(WHOLE, "f64"), tensor([[2.0**22 - 1], [4.0]], "f64")
+    right = [[(2.0**21 + 1) * (2.0**22 - 1) - 14.0], [2.0**-6]]
+    assert verdict("matmul", [a, b], tensor(right, "f64")) == "within"
+    for wrong in (np.array(right, np.float32), np.nextafter(right, np.inf)):
+        assert verdict("matmul", [a, b], tensor(wrong, "f64")) == "exceeds"
+
+
+def test_a_zero_of_a_float64_product_has_either_sign(verdict, tensor):
+    a, b = tensor([[1.0, -1.0]], "f64"), tensor([[3.0], [3.0]], "f64")
+    assert [verdict("matmul", [a, b], tensor([[z]], "f64")) for z in (0.0, -0.0)] == ["within"] * 2
+
+
+@pytest.mark.parametrize("a, b", [([[1 / 3, 1.0]], [[1 / 3], [1.0]]), ([[2.0**40, 1.0]], [[2.0**40], [1.0]])])
+def test_a_float64_product_that_may_round_is_no_exact_one(expected, tensor, a, b):
+    (found,) = expected("matmul", tensor(a, "f64"), tensor(b, "f64"))
+    assert isinstance(found, Budget)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan, 0.0])
+def test_a_float64_product_without_a_finite_term_is_no_exact_one(expected, tensor, bad):
+    (found,) = expected("matmul", tensor([[bad, 0.0]], "f64"), tensor([[1.0], [1.0]], "f64"))
+    assert isinstance(found, Budget)
+
+
+def test_the_last_place_of_a_product_decides_whether_it_rounds(expected, tensor):
+    def found(size):
+        return expected("matmul", tensor([[size, 1.0]], "f64"), tensor([[1.0], [1.0]], "f64"))[0]
+
+    assert isinstance(found(2.0**53 - 2), Exact)
+    assert isinstance(found(2.0**53), Budget)
+
+
+def test_a_flushed_product_widens_what_is_expected_as_well(expected, declaring, tensor):
+    a, b = tensor([[1.0]], "bf16"), tensor([[1.0]], "bf16")
+    plain = expected("matmul", a, b)[0]
+    flushed = expected("matmul", a, b, profile=declaring("products_flushed", "matmul", "bf16"))[0]
+    lost = 2.0**-126
+    assert float(flushed.hard - plain.hard) == pytest.approx(lost)
+    assert float(flushed.sigma) == pytest.approx(lost / 3**0.5)
