@@ -19,8 +19,20 @@ GROUP = "parity.backends"
 Factory = Callable[[BackendSpec, Setting], Backend]
 
 _BUILT_IN: Mapping[str, str] = {
+    "accelerator": "parity.backend.accelerator:AcceleratorBackend",
     "cpu": "parity.backend.cpu:CpuBackend",
+    "cuda": "parity.backend.cuda:CudaBackend",
+    "hpu": "parity.backend.hpu:HpuBackend",
+    "mlu": "parity.backend.accelerator:AcceleratorBackend",
+    "mps": "parity.backend.accelerator:AcceleratorBackend",
+    "musa": "parity.backend.accelerator:AcceleratorBackend",
+    "neuron": "parity.backend.accelerator:AcceleratorBackend",
+    "npu": "parity.backend.npu:NpuBackend",
     "openvino": "parity.backend.runtimes.openvino:OpenVinoBackend",
+    "sim": "parity.backend.sim.backend:SimBackend",
+    "tpu": "parity.backend.accelerator:AcceleratorBackend",
+    "xla": "parity.backend.xla:XlaBackend",
+    "xpu": "parity.backend.xpu:XpuBackend",
 }
 
 

@@ -5,6 +5,9 @@ A device that holds float64 as float32 raises nothing. Says nothing of ops.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -15,21 +18,26 @@ from parity.case.tensor import HostTensor
 
 __all__ = ["dtypes"]
 
+_Put = Callable[[HostTensor], torch.Tensor]
+_Get = Callable[[torch.Tensor], HostTensor]
 
-def dtypes(device: torch.device) -> dict[str, str]:
+
+def dtypes(device: torch.device, *, put: _Put | None = None, get: _Get = to_host) -> dict[str, str]:
     """Return per dtype `native`, `changed: …`, or the device's own words where it refuses.
 
-    Values need all bits of the type: the largest finite one, and the one just above 1.
+    Values need all bits of the type: the largest finite one, and the one just above 1. `put` and
+    `get` are how the backend moves tensors, where it has a way of its own.
     """
-    return {name: _kept(DTYPES[name], device) for name in DTYPES}
+    move = put or functools.partial(to_torch, device=device)
+    return {name: _kept(DTYPES[name], move, get) for name in DTYPES}
 
 
-def _kept(kind: DType, device: torch.device) -> str:
+def _kept(kind: DType, put: _Put, get: _Get) -> str:
     tensor = _witness(kind)
     try:
-        handle = to_torch(tensor, device)
+        handle = put(tensor)
         # A copy that the device makes itself: put and get alone may only hand bits through.
-        back = to_host(handle.clone())
+        back = get(handle.clone())
     except Exception as error:  # noqa: BLE001  # whatever it raises is the answer
         words = inability(error) or str(error).partition("\n")[0]
         return f"unsupported: {words or type(error).__name__}"

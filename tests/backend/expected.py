@@ -1,6 +1,7 @@
 """What every op should give, in a few lines of numpy; `conftest.py` hands it out as `op_case`.
 
-Ops whose definition rounds to float32 have inputs for which every intermediate is exact.
+Ops whose definition rounds to float32 have inputs for which every intermediate is exact. As long
+as the op table is.
 """
 
 from __future__ import annotations
@@ -66,6 +67,25 @@ def nibbles(w):
     return np.stack((w & 15, w >> 4), -1).reshape(w.shape[0], -1) - 8.0
 
 
+def convolve(x, w, stride, dilation, groups):
+    """Every output by its definition; x is padded already."""
+    taps, fan = w.shape[2:], w.shape[1]
+    sizes = [(n - dilation * (t - 1) - 1) // stride + 1 for n, t in zip(x.shape[2:], taps, strict=True)]
+    y = np.zeros((x.shape[0], w.shape[0], *sizes))
+    for out in range(w.shape[0]):
+        first = out // (w.shape[0] // groups) * fan
+        for at in np.ndindex(*sizes):
+            window = tuple(
+                slice(stride * i, stride * i + dilation * (t - 1) + 1, dilation)
+                for i, t in zip(at, taps, strict=True)
+            )
+            read = x[(slice(None), slice(first, first + fan), *window)]
+            y[(slice(None), out, *at)] = (read * w[out]).reshape(x.shape[0], -1).sum(-1)
+    return y
+
+
+SIGNAL, IMAGE = RNG.standard_normal((2, 4, 9)), RNG.standard_normal((2, 4, 5, 6))
+TAPS, PATCH = RNG.standard_normal((6, 2, 3)), RNG.standard_normal((4, 2, 2, 3))
 LAST_SEES_LAST = np.tri(3, 5, 2, dtype=bool)
 WINDOW_2 = LAST_SEES_LAST & ~np.tri(3, 5, 0, dtype=bool)
 NEAR = ~np.tri(3, 5, 0, dtype=bool)
@@ -85,6 +105,28 @@ EXPECTED = {
         ([(X, "f64"), (Z, "f64"), (ROW[:4], "f64")], {}, [X @ Z.T + ROW[:4]]),
     ],
     "addmm": [([(Y[0], "f64"), (X, "f64"), (Y, "f64")], {"alpha": 2.0, "beta": 0.5}, [Y[0] / 2 + 2 * X @ Y])],
+    "conv1d": [
+        (
+            [(SIGNAL, "f64"), (TAPS, "f64"), (ROW, "f64")],
+            {"stride": 2, "padding": 1, "dilation": 1, "groups": 2, "causal": False},
+            [convolve(np.pad(SIGNAL, ((0, 0), (0, 0), (1, 1))), TAPS, 2, 1, 2) + ROW[:, None]],
+        ),
+        *(
+            (
+                [(SIGNAL, "f64"), (TAPS, "f64")],
+                {"stride": stride, "padding": 0, "dilation": 2, "groups": 2, "causal": True},
+                [convolve(np.pad(SIGNAL, ((0, 0), (0, 0), (4, 0))), TAPS, stride, 2, 2)],
+            )
+            for stride in (1, 2)
+        ),
+    ],
+    "conv2d": [
+        (
+            [(IMAGE, "f64"), (PATCH, "f64"), (ROW[:4], "f64")],
+            {"stride": 1, "padding": 1, "dilation": 2, "groups": 2},
+            [convolve(np.pad(IMAGE, ((0, 0), (0, 0), (1, 1), (1, 1))), PATCH, 1, 2, 2) + ROW[:4, None, None]],
+        )
+    ],
     "sum": [([(X, "f64")], {"dim": 0, "keepdim": True}, [X.sum(0, keepdims=True)])],
     "mean": [([(X, "f64")], {"dim": -1, "keepdim": False}, [X.mean(-1)])],
     "cumsum": [([(X, "f64")], {"dim": 1}, [X.cumsum(1)])],
@@ -107,6 +149,11 @@ EXPECTED = {
             [(X - X.mean(-1, keepdims=True)) / np.sqrt(X.var(-1, keepdims=True) + 0.1)],
         ),
     ],
+    "add": [([(X, "f64"), (ROW, "f64")], {}, [X + ROW])],
+    "mul": [([(X, "f64"), (ROW, "f64")], {}, [X * ROW])],
+    "div": [([(X, "f64"), (ROW, "f64")], {}, [X / ROW])],
+    "erf": [([(X, "f64")], {}, [erf(X)])],
+    "rsqrt": [([(X**2, "f64")], {}, [1 / np.abs(X)])],
     "exp": [([(X, "f64")], {}, [np.exp(X)])],
     "sigmoid": [([(X, "f64")], {}, [1 / (1 + np.exp(-X))])],
     "tanh": [([(X, "f64")], {}, [np.tanh(X)])],
@@ -175,6 +222,7 @@ EXPECTED = {
     ],
     "embedding": [([(X, "f64"), ([[3, 0], [1, 1]], "i64")], {}, [X[np.array([[3, 0], [1, 1]])]])],
     "gather": [([(X, "f64"), (INDEX, "i64")], {"dim": 0}, [np.take_along_axis(X, INDEX, 0)])],
+    "index": [([(X, "f64"), ([[3, -1], [-4, 1]], "i64")], {}, [X[np.array([[3, 3], [0, 1]])]])],
     "index_put": [
         (
             [(X, "f64"), ([1, 3], "i64"), (Z[:2], "f64")],

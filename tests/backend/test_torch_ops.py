@@ -38,3 +38,16 @@ def test_inputs_are_never_written_to(cpu, op_cases):
             names = tuple(f"i{n}" for n in range(len(inputs)))
             cpu.run(Step(name="s", op=case.op, inputs=names, outputs=("y",), attrs=case.attrs), handles)
             assert cpu.get(handles[0]).storage.tobytes() == inputs[0].storage.tobytes()
+
+
+@pytest.mark.parametrize("op, want", [("add", [-(2**63), 2**40, 0]), ("mul", [2**63 - 1, 0, -(2**62)])])
+def test_int64_keeps_64_bits_and_wraps(cpu, run, tensor, op, want):
+    a = tensor([2**63 - 1, 2**40, 2**62], "i64")
+    b = tensor([1, 2**40 * (op == "mul"), -1 if op == "mul" else -(2**62)], "i64")
+    assert run(cpu, op, [a, b]).y.tolist() == want
+
+
+def test_a_causal_convolution_reads_nothing_later(cpu, run, tensor):
+    attrs = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "causal": True}
+    ran = run(cpu, "conv1d", [tensor([[[1.0, 10.0, 100.0]]], "f32"), tensor([[[1.0, 2.0]]], "f32")], **attrs)
+    assert ran.y.tolist() == [[[2.0, 21.0, 210.0]]]
