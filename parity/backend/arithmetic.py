@@ -11,12 +11,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from types import MappingProxyType
+from typing import Any
 
-from parity.backend.profile import Accumulator
+from parity.backend.profile import Accumulator, Rounding
+from parity.case.dtype import dtype
 
 __all__ = ["Arithmetic", "Flush", "Order", "Products", "Reads", "differences"]
 
 _NONE: Mapping[str, str] = MappingProxyType({})
+_FLAGS = {"yes": True, "no": False}
+_FLAG_FIELDS = ("run_to_run", "batch", "threads")
 
 
 class Reads(Enum):
@@ -90,8 +94,8 @@ class Arithmetic:
     float64         `f64`, `f32` (rounded when put and computed as such) or `unsupported`
     fp8             what `e4m3fn` codes really are: `e4m3fn`, `e4m3fnuz`, `e4m3_gaudi2`, `unsupported`
     fp8_overflow    `saturate` or `native` (the format's infinity or NaN) beyond the largest
-    ulps            per function (exp, erf, tanh, rsqrt) in float32: the largest error, rounded to
-                    whole units in the last place; 0 is correctly rounded
+    ulps            per function (exp, erf, tanh, rsqrt) in float32: the largest distance from the
+                    correctly rounded result, in units in the last place
     gelu            `erf` or `tanh`: what gelu without approximation really computes
     division        `ieee`, or `reciprocal` (a times the rounded reciprocal of b)
     negative_index  `wraps`, `clamps` (to 0) or `error`
@@ -104,7 +108,7 @@ class Arithmetic:
 
     products: Mapping[str, Products] = field(default_factory=lambda: MappingProxyType({}))
     flush: Mapping[str, Flush] = field(default_factory=lambda: MappingProxyType({}))
-    overflow: Mapping[str, str] = _NONE
+    overflow: Mapping[str, str] = field(default_factory=lambda: _NONE)
     int64: str | None = None
     float64: str | None = None
     fp8: str | None = None
@@ -129,6 +133,43 @@ class Arithmetic:
             elif value is not None:
                 yield item.name, _text(value)
 
+    @classmethod
+    def of(cls, facts: Mapping[str, str]) -> Arithmetic:
+        """Return what `facts` gave. A product needs its reads, and an accumulator its block and rounding.
+
+        Raises KeyError or ValueError for a fact or value that there is not.
+        """
+        known: dict[str, Any] = {"products": {}, "flush": {}, "overflow": {}, "ulps": {}}
+        parts: dict[str, dict[str, str]] = {}
+        for name, text in facts.items():
+            item, _, key = name.partition(".")
+            if item == "products":
+                key, _, part = key.rpartition(".")
+                parts.setdefault(key, {})[part] = text
+            elif key:
+                known[item][key] = {"flush": Flush, "ulps": float}.get(item, str)(text)
+            else:
+                known[item] = _FLAGS[text] if item in _FLAG_FIELDS else text
+        known["products"] = {key: _products(part) for key, part in parts.items() if "reads" in part}
+        return cls(**known)
+
+
+def _products(parts: Mapping[str, str]) -> Products:
+    accumulator = None
+    if {"accumulator", "block", "rounding"} <= parts.keys():
+        accumulator = Accumulator(
+            dtype=dtype(parts["accumulator"]),
+            block=int(parts["block"]),
+            rounding=Rounding(parts["rounding"]),
+        )
+    return Products(
+        reads=Reads(parts["reads"]),
+        accumulator=accumulator,
+        order=Order(parts["order"]) if "order" in parts else None,
+        splits=int(parts["splits"]) if "splits" in parts else None,
+        ordered=_FLAGS[parts["ordered"]] if "ordered" in parts else None,
+    )
+
 
 def _parts(name: str, value: object) -> Iterator[tuple[str, str]]:
     if not isinstance(value, Products):
@@ -152,7 +193,10 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def differences(declared: Arithmetic, probed: Arithmetic) -> list[tuple[str, str, str]]:
+def differences(declared: Mapping[str, str], probed: Mapping[str, str]) -> list[tuple[str, str, str]]:
     """Return (fact, declared, probed) for each fact that both know and that differs."""
-    said, found = dict(declared.facts()), dict(probed.facts())
-    return [(name, said[name], found[name]) for name in said if name in found and said[name] != found[name]]
+    return [
+        (name, said, probed[name])
+        for name, said in declared.items()
+        if name in probed and probed[name] != said
+    ]

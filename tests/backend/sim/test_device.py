@@ -191,6 +191,13 @@ def test_a_default_device_does_not_reach_into_kernels(device):
     assert y.cpu().tolist() == [[[[1.0] * 4] * 2]]
 
 
+def test_the_device_is_there_only_while_a_chip_is_in_use():
+    backend = opened("sim/ideal")
+    with using(backend._engine):
+        assert torch.sim.is_available()
+    assert not torch.sim.is_available()
+
+
 def test_a_layer_of_torch_moves_to_the_device(device):
     layer = torch.nn.Linear(3, 2).to(device)
     assert layer(torch.ones(1, 3, device=device)).device == torch.device("sim", 0)
