@@ -15,8 +15,9 @@ from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
 
-__all__ = ["Availability", "Backend", "Handle", "Node", "Unsupported", "Witness"]
+__all__ = ["SLOW_PATH", "Availability", "Backend", "Handle", "Node", "Unsupported", "Witness"]
 
+SLOW_PATH = "AI_CPU:"  # begins the kind of a node that the chip's own slow processor ran (Ascend)
 Handle = Any  # a tensor in the backend's own type, opaque to every other stage
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import io
 import re
 
-from parity.backend.base import Node, Witness
+from parity.backend.base import SLOW_PATH, Node, Witness
 
 __all__ = ["WARNING", "SlowPath", "ai_cpu_kernels"]
 
@@ -19,7 +19,6 @@ __all__ = ["WARNING", "SlowPath", "ai_cpu_kernels"]
 # support dtype int32 or int64 on AiCore, Now this kernel is running on AiCpu." (DEVICES.md 3.4).
 WARNING = r"kernel \[(?P<op>\w+)\] can not support dtype [^,]*, Now this kernel is running on AiCpu"
 _WARNING = re.compile(WARNING)
-_PREFIX = "AI_CPU:"
 _INTEGERS = ("i32", "i64")
 # kernel_details.csv: `Accelerator Core` is DEVICES.md 1.6; the other columns are not verified there.
 _CORE, _TYPES, _NAMES = "Accelerator Core", "Output Data Types", ("Type", "Name")
@@ -47,7 +46,7 @@ def ai_cpu_kernels(table: str, *, device: str) -> list[Node] | None:
 def _kernel(row: dict[str, str], device: str) -> Node:
     name = next((row[column] for column in _NAMES if row.get(column)), "?")
     first = (row.get(_TYPES) or "").partition(";")[0].strip().strip('"').removeprefix("DT_")
-    return Node(kind=f"{_PREFIX}{name}", device=device, precision=_DTYPES.get(first, "?"))
+    return Node(kind=f"{SLOW_PATH}{name}", device=device, precision=_DTYPES.get(first, "?"))
 
 
 class SlowPath:
@@ -64,7 +63,9 @@ class SlowPath:
             self._known.update({(node.kind, node.precision): match["op"] for node in integers})
         warned = [
             Node(
-                kind=_PREFIX + self._known[node.kind, node.precision], device=device, precision=node.precision
+                kind=SLOW_PATH + self._known[node.kind, node.precision],
+                device=device,
+                precision=node.precision,
             )
             for node in integers
             if (node.kind, node.precision) in self._known

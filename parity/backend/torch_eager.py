@@ -60,7 +60,7 @@ class TorchEager:
     ) -> tuple[torch.Tensor, ...]:
         """Run one step and keep its witness; `reduced` as in `Trace`."""
         self._witness = Witness()
-        function = torch_function(step)
+        function = torch_function(step, self.device)
         with supported(), torch.no_grad(), Trace(self.device, reduced=reduced) as trace:
             outputs = as_tuple(function(*inputs))
         self._witness = trace.witness(outputs)
@@ -71,11 +71,22 @@ class TorchEager:
         return self._witness
 
 
-def torch_function(step: Step) -> Callable[..., Any]:
-    """Return what runs a step in torch, its attributes bound. Raises Unsupported for an unknown op."""
+def torch_function(step: Step, device: torch.device) -> Callable[..., Any]:
+    """Return what runs a step in torch, its attributes bound. Raises Unsupported for an unknown op.
+
+    What an op makes from nothing, such as indices, it makes on `device`.
+    """
     if step.op not in TORCH_OPS:
         raise Unsupported(f"op '{step.op}' has no torch implementation")
-    return functools.partial(TORCH_OPS[step.op], **step.attrs)
+    bound = functools.partial(TORCH_OPS[step.op], **step.attrs)
+    if device.type == "cpu":
+        return bound
+
+    def placed(*inputs: torch.Tensor | None) -> Any:
+        with device:
+            return bound(*inputs)
+
+    return placed
 
 
 @contextmanager

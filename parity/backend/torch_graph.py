@@ -38,7 +38,7 @@ def run_compiled(
     """
     seen = Compiled(compiler)
     reset()
-    compiled = torch.compile(torch_function(step), backend=seen, fullgraph=True, dynamic=False)
+    compiled = torch.compile(torch_function(step, device), backend=seen, fullgraph=True, dynamic=False)
     with supported(), torch.no_grad():
         phase("compile")
         compiled(*inputs)
@@ -60,7 +60,7 @@ def run_captured(
     with supported(), torch.no_grad():
         phase("compile")
         with Trace(device, reduced=reduced) as trace:
-            replay = capture(torch_function(step), inputs)
+            replay = capture(torch_function(step, device), inputs)
         phase("run")
         outputs = as_tuple(replay())
     return outputs, trace.witness(outputs)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from parity.case.ids import CaseId, Selector
 from parity.errors import UsageError, near_miss
@@ -36,7 +37,8 @@ class Kind(Enum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
     """One declared departure. `mode` and `setting` are empty for any; `versions` holds conditions on
-    provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the entry to apply."""
+    provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the entry to apply.
+    `inherited` ones are of a family that this one computes with; they are never stale here."""
 
     case: Selector
     expect: Verdict
@@ -48,6 +50,7 @@ class Deviation:
     setting: str = ""
     versions: str = ""
     where: str = ""
+    inherited: bool = False
 
     def covers(self, case: CaseId, *, mode: str, setting: str, provenance: Mapping[str, str]) -> bool:
         """Whether this entry speaks of a case as it was run."""
@@ -60,13 +63,24 @@ class Deviation:
 
 
 def load(folders: Iterable[Path], family: str, known: Sequence[CaseId]) -> tuple[Deviation, ...]:
-    """Return the entries of a family. Raises UsageError for a malformed one, and for one that matches
-    no case of the whole catalog."""
+    """Return the entries of a family, and of the one that its file says it `inherits`.
+
+    Raises UsageError for a malformed entry, and for one that matches no case of the whole catalog.
+    """
     entries = []
     for folder in folders:
         path = folder / "deviations" / f"{family}.toml"
-        if path.is_file():
-            entries += _read(path)
+        if not path.is_file():
+            continue
+        own, parent = _read(path)
+        entries += own
+        if parent:
+            theirs, above = _read(path.with_name(f"{parent}.toml"))
+            if above:
+                raise UsageError(
+                    f"{path}: inherits '{parent}', which inherits in turn; name '{above}' itself"
+                )
+            entries += [replace(entry, inherited=True) for entry in theirs]
     for entry in entries:
         if not any(entry.case.matches(case) for case in known):
             raise UsageError(
@@ -87,26 +101,28 @@ def apply(
     for entry in covering:
         if verdict is entry.expect:
             return Verdict.KNOWN, entry
-    if covering and verdict is Verdict.WITHIN:
-        return Verdict.STALE, covering[0]
+    own = [entry for entry in covering if not entry.inherited]
+    if own and verdict is Verdict.WITHIN:
+        return Verdict.STALE, own[0]
     return verdict, None
 
 
-def _read(path: Path) -> list[Deviation]:
+def _read(path: Path) -> tuple[list[Deviation], str]:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
-    tables = data.pop("deviation", [])
-    if data or not isinstance(tables, list):
+    tables, parent = data.pop("deviation", []), data.pop("inherits", "")
+    if data or not isinstance(tables, list) or not isinstance(parent, str):
         raise UsageError(
-            f"{path}: expected only [[deviation]] tables, found '{next(iter(data), 'deviation')}'"
+            f'{path}: expected `inherits = "family"` and [[deviation]] tables alone, found '
+            f"'{next(iter(data), 'deviation' if isinstance(parent, str) else 'inherits')}'"
         )
-    return [_entry(table, f"{path}: entry {i}") for i, table in enumerate(tables, 1)]
+    return [_entry(table, f"{path}: entry {i}") for i, table in enumerate(tables, 1)], parent
 
 
 def _entry(table: Mapping[str, object], where: str) -> Deviation:
-    names = [f.name for f in fields(Deviation) if f.name != "where"]
+    names = [f.name for f in fields(Deviation) if f.name not in ("where", "inherited")]
     for name, value in table.items():
         if name not in names:
             raise UsageError(f"{where}: unknown key '{name}'{near_miss(name, names)}")
@@ -126,7 +142,7 @@ def _entry(table: Mapping[str, object], where: str) -> Deviation:
         raise UsageError(f"{where}: kind '{kind}' is not one of ours, upstream, never")
     if text.get("versions") and not _conditions(text["versions"]):
         raise UsageError(f"{where}: versions '{text['versions']}' is not like 'torch>=2.13,<3'")
-    rest = {n: text[n] for n in ("cause", "reason", "link", "mode", "setting", "versions") if n in text}
+    rest: dict[str, Any] = {n: text[n] for n in ("cause", "reason", "link", "mode", "setting", "versions") if n in text}
     return Deviation(
         case=Selector.parse(text["case"]), expect=Verdict(expect), kind=Kind(kind), where=where, **rest
     )

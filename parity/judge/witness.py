@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from parity.backend.base import Node, Witness
+from parity.backend.base import SLOW_PATH, Node, Witness
 from parity.case.dtype import DTYPES, DType
 from parity.case.op import Op
 from parity.judge.verdict import Verdict
@@ -24,10 +24,19 @@ def examine(witness: Witness | None, op: Op, dtypes: Sequence[DType]) -> tuple[V
     `dtypes` are those of the step's inputs and outputs. A node at a reduced precision, a float node
     narrower than all of them, or an op none of whose nodes ran at an asked precision, is
     `substituted`; wider nodes beside such a one are the op's own intermediates. An `exact` op is
-    proved by its bits, so for it a wider node does not matter.
+    proved by its bits, so for it a wider node does not matter. What a slow part of the chip ran
+    was executed there, and is said.
     """
     if witness is None:
         return Verdict.UNJUDGED, "the backend gave no witness of what ran"
+    slow = [node for node in witness.executed if node.kind.startswith(SLOW_PATH)]
+    verdict, why = _examined(witness, op, dtypes)
+    if slow and verdict is Verdict.WITHIN:
+        return verdict, f"{_names(slow)}: a slow part of the chip itself ran it"
+    return verdict, why
+
+
+def _examined(witness: Witness, op: Op, dtypes: Sequence[DType]) -> tuple[Verdict, str]:
     if witness.host:
         return Verdict.FELL_BACK, f"{_names(witness.host)} ran on {witness.host[0].device}, not on the target"
     if not witness.executed:

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import torch
 
+from parity.backend.torch_eager import torch_function
 from parity.backend.torch_ops import PLAIN_OPS, TORCH_OPS
 from parity.case.case import Step
 from parity.case.op import OPS
@@ -51,3 +53,10 @@ def test_a_causal_convolution_reads_nothing_later(cpu, run, tensor):
     attrs = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "causal": True}
     ran = run(cpu, "conv1d", [tensor([[[1.0, 10.0, 100.0]]], "f32"), tensor([[[1.0, 2.0]]], "f32")], **attrs)
     assert ran.y.tolist() == [[[2.0, 21.0, 210.0]]]
+
+
+def test_what_an_op_makes_from_nothing_is_made_on_the_device():
+    attrs = {"rows": 3, "columns": 4, "offset": 0}
+    step = Step(name="s", op="triu_indices", inputs=(), outputs=("y",), attrs=attrs)
+    assert torch_function(step, torch.device("meta"))().device.type == "meta"
+    assert torch_function(step, torch.device("cpu"))().tolist()[0][:4] == [0, 0, 0, 0]

@@ -57,6 +57,25 @@ def test_another_verdict_than_the_expected_stays_what_it_is(written, verdict):
     assert ask(written(ENTRY), verdict) == (verdict.value, None)
 
 
+def test_a_family_has_what_it_inherits_and_that_is_never_stale(written, tmp_path):
+    written(ENTRY)
+    own = ENTRY.replace("dist=bits", "dist=normal")
+    (tmp_path / "deviations" / "sim.toml").write_text('inherits = "npu"\n' + own)
+    entries = load([tmp_path], "sim", [CASE, OTHER])
+    assert [entry.inherited for entry in entries] == [False, True]
+    assert ask(entries, Verdict.EXCEEDS) == ("known", entries[1])
+    assert ask(entries, Verdict.WITHIN) == ("within", None)
+    assert ask(entries, Verdict.WITHIN, case=OTHER) == ("stale", entries[0])
+
+
+def test_inheriting_ends_after_one_family(written, tmp_path):
+    written(ENTRY)
+    (tmp_path / "deviations" / "npu.toml").write_text('inherits = "cpu"\n')
+    (tmp_path / "deviations" / "sim.toml").write_text('inherits = "npu"\n')
+    with pytest.raises(UsageError, match="inherits 'npu', which inherits in turn; name 'cpu' itself"):
+        load([tmp_path], "sim", [CASE, OTHER])
+
+
 def test_an_entry_that_no_longer_departs_is_stale(written):
     entries = written(ENTRY)
     assert ask(entries, Verdict.WITHIN) == ("stale", entries[0])
@@ -128,8 +147,9 @@ MALFORMED = [
     (changed('"exceeds"', '"unjudged"'), f"entry 1: cannot expect 'unjudged'; {LEGAL}"),
     (ENTRY + 'versions = "torch 2.13"\n', "entry 1: versions 'torch 2.13' is not like 'torch>=2.13,<3'"),
     (ENTRY + 'versions = ">=2.13"\n', "entry 1: versions '>=2.13' is not like 'torch>=2.13,<3'"),
-    (ENTRY + "[other]\n", "expected only [[deviation]] tables, found 'other'"),
-    ("deviation = 3\n", "expected only [[deviation]] tables, found 'deviation'"),
+    (ENTRY + "[other]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'other'"),
+    ("deviation = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),
+    ("inherits = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'inherits'"),
 ]
 
 

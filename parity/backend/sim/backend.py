@@ -6,6 +6,7 @@ declares is in `arithmetic`, for the probe. Importing this imports no torch.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING
 
 from parity.backend.arithmetic import Arithmetic
-from parity.backend.base import Availability, Handle, Node, Witness
+from parity.backend.base import SLOW_PATH, Availability, Handle, Node, Witness
 from parity.backend.cpu import STRICT_ENV
 from parity.backend.cpu_profile import cpu_profile
 from parity.backend.device import TorchDevice
@@ -219,6 +220,17 @@ class SimBackend(TorchDevice):
         yield fallen
         self.synchronize()
         fallen += self._kernels.fallen
+
+    def witness(self) -> Witness:
+        """What the latest `run` executed; the AI CPU is a part of the chip, though a slow one."""
+        seen = super().witness()
+        slow = tuple(
+            dataclasses.replace(node, kind=f"{SLOW_PATH}{node.kind}", device=str(self.device))
+            for node in seen.host
+            if node.device == "aicpu"
+        )
+        host = tuple(node for node in seen.host if node.device != "aicpu")
+        return dataclasses.replace(seen, executed=(*seen.executed, *slow), host=host)
 
     def _in_use(self) -> AbstractContextManager[None]:
         from parity.backend.sim.device import using
