@@ -5,9 +5,10 @@ Proposing and accepting replacements is not here yet; a recording that differs i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from parity.case.case import Case
 from parity.run.side import Live
@@ -43,12 +44,19 @@ class Made:
 
 
 def record_goldens(
-    cases: Sequence[Case], live: Live, *, root: Path, reason: str, on_case: Callable[[], None]
+    cases: Sequence[Case],
+    live: Live,
+    *,
+    root: Path,
+    reason: str,
+    on_case: Callable[[], None],
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> Made:
     """Record every case and create it in the golden set of its environment below `root`.
 
-    A case that a backend cannot run is not a golden. Raises GoldenError when the store already
-    has other values for a case, BackendError when the backend cannot be used.
+    `facts` go into the set's environment beside what the backend says of itself. A case that a
+    backend cannot run is not a golden. Raises GoldenError when the store already has other values
+    for a case, BackendError when the backend cannot be used.
     """
     store: Store | None = None
     missing: list[tuple[str, str]] = []
@@ -60,7 +68,9 @@ def record_goldens(
             if why or result.recording is None:
                 missing.append((str(result.case.id), why))
                 continue
-            store = store or Store.create(root / Kind.of(result.recording.environment).folder)
+            if store is None:
+                store = Store.create(root / Kind.of(result.recording.environment).folder)
+                store.describe(facts)
             store.add(result.recording, reason=reason, producer=str(live.spec))
             recorded += 1
     finally:

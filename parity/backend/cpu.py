@@ -9,8 +9,9 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from parity.backend.arithmetic import Arithmetic
 from parity.backend.base import Availability, Handle, Witness
-from parity.backend.cpu_profile import cpu_profile
+from parity.backend.cpu_profile import cpu_arithmetic, cpu_profile
 from parity.backend.profile import Profile
 from parity.backend.spec import BackendSpec, Setting, check_flavour, check_spec
 from parity.case.case import Step
@@ -75,6 +76,10 @@ class CpuBackend:
     def profile(self) -> Profile:
         """What `cpu_profile` declares."""
         return cpu_profile(self.setting)
+
+    def arithmetic(self) -> Arithmetic:
+        """What torch says of its arithmetic here, for the probe."""
+        return cpu_arithmetic(self.setting)
 
     def put(self, tensor: HostTensor) -> Handle:
         """Copy a host tensor into torch with its layout."""

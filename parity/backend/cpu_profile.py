@@ -5,15 +5,16 @@ Facts are named in `judge`. Does not probe.
 
 from __future__ import annotations
 
+from parity.backend.arithmetic import Arithmetic, Flush, Products
 from parity.backend.profile import Accumulator, Declared, Profile
 from parity.backend.spec import Setting
 from parity.case.dtype import DTYPES
 
-__all__ = ["DECLARED", "ULPS", "cpu_profile"]
+__all__ = ["DECLARED", "ULPS", "cpu_arithmetic", "cpu_profile"]
 
 # Add `Declared(fact=…, ops=(…), dtypes=(…), value=…, source=…)`; the source is a file of torch,
 # oneDNN or MKL with its version, or an emulation that reproduces the bits.
-_PRODUCTS = ("matmul", "bmm", "linear", "addmm", "attention")
+_PRODUCTS = ("matmul", "bmm", "linear", "addmm", "attention", "conv1d", "conv2d")
 
 
 def _rounded(fact: str, op: str, source: str) -> tuple[Declared, ...]:
@@ -89,3 +90,32 @@ def cpu_profile(setting: Setting) -> Profile:
     """Return the profile; both settings compute alike, since torch's defaults are the exact ones."""
     del setting
     return Profile(accumulator=Accumulator(dtype=DTYPES["f32"]), ulps=ULPS, declared=DECLARED)
+
+
+def cpu_arithmetic(setting: Setting) -> Arithmetic:
+    """Return what torch says of its arithmetic on a CPU, for the probe to confirm; the rest is unknown."""
+    floats = ("f32", "bf16", "f16")
+    strict = setting is Setting.STRICT
+    return Arithmetic(
+        # docs of torch.set_float32_matmul_precision: `highest`, which strict pins, keeps all 24 bits.
+        products={"f32": Products()} if strict else {},
+        # docs of torch.set_flush_denormal: off unless somebody turns it on.
+        flush=dict.fromkeys(floats, Flush.NEVER),
+        # c10/util/BFloat16.h and Half.h: conversions from float32 round to infinity, as IEEE 754 does.
+        overflow=dict.fromkeys(floats, "inf"),
+        # docs of torch.Tensor, data types: 64-bit integer (signed), 64-bit floating point.
+        int64="i64",
+        float64="f64",
+        # c10/util/Float8_e4m3fn.h: 1 sign, 4 exponent, 3 mantissa bits, bias 7, no infinities.
+        fp8="e4m3fn",
+        # docs of torch.nn.functional.gelu: without `approximate`, x Phi(x).
+        gelu="erf",
+        # aten/src/ATen/cpu/vec/vec512/vec512_float.h: operator/ is the processor's division.
+        division="ieee",
+        # aten/src/ATen/native/cpu/IndexKernelUtils.h, Indexer::get: adds the size to a negative index.
+        negative_index="wraps",
+        # aten/src/ATen/native/transformers/attention.cpp since 2.5: _safe_softmax gives such rows zeros.
+        masked_row="zero",
+        # docs of torch.use_deterministic_algorithms, which strict pins beside one thread.
+        run_to_run=True if strict else None,
+    )

@@ -22,7 +22,7 @@ from parity.run.environment import child_environ
 from parity.run.lane import EXIT_GRACE_S, Finished, Lane, Limits, State
 from parity.store.folder import recording_path
 
-__all__ = ["Finished", "run_cases"]
+__all__ = ["Finished", "job", "run_cases"]
 
 _AHEAD = 4  # cases a child holds: the one that runs, and some so that it never waits for the next
 _POLL_S = 0.05  # where the system cannot announce a child's end
@@ -55,7 +55,7 @@ def run_cases(
     specs = [dataclasses.replace(spec, index=(i,)) for i in spec.index] or [spec] * max(jobs, 1)
     lanes = [
         Lane(
-            _job(each, setting, folder, case_folders, repeat=repeat, name=f"worker-{number}"),
+            job(each, setting, folder, case_folders, repeat=repeat, name=f"worker-{number}"),
             limits=limits,
             pause_s=pause_s,
         )
@@ -72,7 +72,7 @@ def run_cases(
             lane.end()
 
 
-def _job(
+def job(
     spec: BackendSpec,
     setting: Setting,
     folder: Path,
@@ -81,6 +81,7 @@ def _job(
     repeat: int,
     name: str,
 ) -> Job:
+    """Return what children of a backend are started with. Raises BackendError where it cannot be used."""
     backend = create(spec, setting)
     state = backend.available()
     if not state.ok:

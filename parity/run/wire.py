@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from parity.backend.probe import Evidence
 from parity.backend.profile import Profile
 from parity.store.recording import Environment
 from parity.store.schema_environment import environment_json
@@ -46,10 +47,14 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One case to record; the revision guards against a case file that changed under the run."""
+    """One case to record, or one probe to run.
 
-    case: str
-    revision: str
+    The revision guards against a case file that changed under the run.
+    """
+
+    case: str = ""
+    revision: str = ""
+    probe: str = ""
 
     def encode(self) -> bytes:
         """Return the line."""
@@ -67,19 +72,21 @@ class News(Enum):
     READY = "ready"  # the backend is open
     UNUSABLE = "unusable"  # it could not be opened; the child ends
     RECORDED = "recorded"  # a case has its recording
+    PROBED = "probed"  # a probe was answered
     NOT_RUN = "not_run"  # a case has none and the backend is not to blame
     RETIRED = "retired"  # the device answers no more; the child ends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """`text` is the reason where the news is bad; `environment` comes with READY."""
+    """`text` is the reason where the news is bad; `environment` comes with READY, `evidence` with PROBED."""
 
     news: News
     case: str = ""
     text: str = ""
     seconds: float = 0.0
     environment: Environment | None = None
+    evidence: Evidence | None = None
 
     def encode(self, token: str) -> bytes:
         """Return the line, begun on a fresh one so that another's half line cannot swallow it."""
@@ -91,6 +98,13 @@ class Event:
         }
         if self.environment is not None:
             data["environment"] = environment_json(self.environment)
+        if self.evidence is not None:
+            evidence = self.evidence
+            data["evidence"] = {
+                "known": dict(evidence.known),
+                "unknown": dict(evidence.unknown),
+                "failed": evidence.failed,
+            }
         return f"\n{token} {json.dumps(data)}\n".encode()
 
     @classmethod
@@ -101,9 +115,11 @@ class Event:
             return None
         data = json.loads(text)
         found = data.pop("environment", None)
+        evidence = data.pop("evidence", None)
         return cls(
             **{**data, "news": News(data["news"])},
             environment=None if found is None else _environment(found),
+            evidence=None if evidence is None else Evidence(**evidence),
         )
 
 

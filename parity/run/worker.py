@@ -1,4 +1,4 @@
-"""The child's side: open one backend, record the cases that arrive on stdin, tell the pool.
+"""The child's side: open one backend, run the cases and probes that arrive on stdin, tell of them.
 
 Everything that a device does wrong ends in a recording, or ends this process and is pinned by
 its journal. What goes wrong in a case file or in our own code is reported as such. Started by
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from parity.backend.base import Backend
+from parity.backend.probe import DECLARED, declaration, evidence
 from parity.backend.registry import create
 from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Case
@@ -26,7 +27,7 @@ from parity.case.ids import CaseId
 from parity.errors import ParityError, UsageError
 from parity.run.environment import environment
 from parity.run.journal import Journal, Phase
-from parity.run.passes import responds
+from parity.run.passes import Phased, responds
 from parity.run.recorder import record
 from parity.run.wire import Event, News, Orders, Task
 from parity.store.arrow import write
@@ -101,6 +102,10 @@ def _serve(
 ) -> None:
     for line in iter(commands.readline, b""):
         task, began = Task.decode(line), time.perf_counter()
+        if task.probe:
+            if not _probe(task.probe, backend, journal, tell):
+                return
+            continue
         journal.enter(Phase.GENERATE, case=task.case)
         try:
             case = _case(catalog, task)
@@ -119,6 +124,21 @@ def _serve(
         if crashed and not responds(backend):
             tell(Event(news=News.RETIRED))
             return
+
+
+def _probe(name: str, backend: Backend, journal: Journal, tell: Callable[[Event], None]) -> bool:
+    """Answer one probe; whether the device can be asked for more."""
+    journal.enter(Phase.GENERATE, step=name)
+    if isinstance(backend, Phased):
+        backend.on_phase = lambda phase: journal.enter(Phase(phase), step=name)
+    journal.enter(Phase.RUN, step=name)
+    found = declaration(backend) if name == DECLARED else evidence(backend, name)
+    journal.enter(Phase.IDLE)
+    tell(Event(news=News.PROBED, text=name, evidence=found))
+    if found.failed and not responds(backend):
+        tell(Event(news=News.RETIRED))
+        return False
+    return True
 
 
 def _case(catalog: Catalog, task: Task) -> Case:

@@ -238,6 +238,10 @@ class Store:
         self._environment = accept.summed_up(self._environment, recording.environment.provenance)
         return True
 
+    def describe(self, facts: Mapping[str, str]) -> None:
+        """Add facts to the environment of the set, for goldens that are added to it."""
+        self._environment = accept.summed_up(self._environment, facts)
+
     @staticmethod
     def _written(recording: Recording, path: Path) -> str:
         digest = arrow.write(recording, path, trailer=False)

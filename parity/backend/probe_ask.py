@@ -1,0 +1,80 @@
+"""Ask an open backend for single operations: exact values in, exact values out, or its bits.
+
+Uses nothing but the protocol, so whatever implements it can be asked. Does not interpret what
+comes back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from parity.backend.base import Backend, Unsupported
+from parity.case.case import Step
+from parity.case.dtype import DTYPES, DType, decode, encode
+from parity.case.op import OPS, Attr
+from parity.case.tensor import HostTensor
+
+__all__ = ["Asker", "Elsewhere", "Unsure", "Values", "bits", "rounded", "tensor", "values"]
+
+Values = npt.NDArray[np.float64]
+
+
+class Unsure(Exception):
+    """The answers fit none of the known kinds of arithmetic; the text says what was seen."""
+
+
+class Elsewhere(Unsure):
+    """The backend answered, and something else than the device had computed it."""
+
+
+class Asker:
+    """Runs one op at a time on an open backend."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def run(self, op: str, *inputs: HostTensor | None, **attrs: Attr) -> HostTensor:
+        """Return the first output of an op. Raises Unsupported, or Elsewhere by the backend's witness."""
+        if op not in OPS:
+            raise Unsupported(f"there is no op '{op}'")
+        names = tuple(None if each is None else f"x{number}" for number, each in enumerate(inputs))
+        step = Step(name=op, op=op, inputs=names, outputs=OPS[op].outputs, attrs=attrs)
+        handles = [None if each is None else self._backend.put(each) for each in inputs]
+        results = self._backend.run(step, handles)
+        self._backend.synchronize()
+        # What a host computes says nothing of the device.
+        elsewhere = self._backend.witness().host
+        if elsewhere:
+            raise Elsewhere(f"{op} ran elsewhere: {elsewhere[0].kind} on {elsewhere[0].device}")
+        return self._backend.get(results[0])
+
+    def values(self, op: str, *inputs: Values, of: str, **attrs: Attr) -> Values:
+        """Run an op on values of dtype `of`, each rounded once to it, and return exact values."""
+        return values(self.run(op, *(tensor(each, of) for each in inputs), **attrs))
+
+
+def tensor(array: npt.ArrayLike, of: str) -> HostTensor:
+    """Return a contiguous tensor; floats are rounded once, to nearest, integers must fit."""
+    to = DTYPES[of]
+    if to.is_float:
+        codes = encode(np.asarray(array, dtype=np.float64), to)
+        return HostTensor.of(codes.view(to.storage), to)
+    return HostTensor.of(np.asarray(array, dtype=to.storage), to)
+
+
+def bits(host: HostTensor) -> npt.NDArray[np.unsignedinteger]:
+    """Return the codes of the elements."""
+    return np.ascontiguousarray(host.array()).view(f"u{host.dtype.itemsize}")
+
+
+def values(host: HostTensor) -> Values:
+    """Return the exact values of float elements; integers as they are, in float64."""
+    if not host.dtype.is_float:
+        return np.asarray(host.array(), dtype=np.float64)
+    return decode(bits(host), host.dtype)
+
+
+def rounded(exact: Values, to: DType) -> Values:
+    """Return values rounded once, to nearest with ties to even."""
+    return decode(encode(exact, to), to)
