@@ -81,6 +81,19 @@ class CpuBackend:
         """What torch says of its arithmetic here, for the probe."""
         return cpu_arithmetic(self.setting)
 
+    @property
+    def threads(self) -> int:
+        """Threads that one operation may be shared out to."""
+        import torch
+
+        return torch.get_num_threads()
+
+    @threads.setter
+    def threads(self, count: int) -> None:
+        import torch
+
+        torch.set_num_threads(count)
+
     def put(self, tensor: HostTensor) -> Handle:
         """Copy a host tensor into torch with its layout."""
         return self._open.put(tensor)

@@ -72,10 +72,6 @@ def _product(name: str, *, of: str, op: str) -> Probe:
     return Probe(name=prefix, facts=tuple(f"{prefix}.{fact}" for fact in _PRODUCT), ask=found)
 
 
-def _threads(_: Asker) -> str:
-    raise Unsure("no backend can be asked for another number of threads")
-
-
 PROBES: Mapping[str, Probe] = {
     each.name: each
     for each in (
@@ -95,7 +91,7 @@ PROBES: Mapping[str, Probe] = {
         _single("masked_row", probe_habits.masked_row),
         _single("run_to_run", probe_habits.run_to_run),
         _single("batch", probe_habits.batch),
-        _single("threads", _threads),
+        _single("threads", probe_habits.threads),
         *(_product(of, of=of, op="matmul") for of in _FLOATS),
         _product("conv.f32", of="f32", op="conv2d"),
         # Last: an index that a device does not understand may end it.

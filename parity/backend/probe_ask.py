@@ -6,6 +6,10 @@ comes back.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +19,7 @@ from parity.case.dtype import DTYPES, DType, decode, encode
 from parity.case.op import OPS, Attr
 from parity.case.tensor import HostTensor
 
-__all__ = ["Asker", "Elsewhere", "Unsure", "Values", "bits", "rounded", "tensor", "values"]
+__all__ = ["Asker", "Elsewhere", "Threaded", "Unsure", "Values", "bits", "rounded", "tensor", "values"]
 
 Values = npt.NDArray[np.float64]
 
@@ -26,6 +30,18 @@ class Unsure(Exception):
 
 class Elsewhere(Unsure):
     """The backend answered, and something else than the device had computed it."""
+
+
+@runtime_checkable
+class Threaded(Protocol):
+    """A backend that computes on threads of the host, as many as it is told."""
+
+    @property
+    def threads(self) -> int:
+        """How many it uses now."""
+
+    @threads.setter
+    def threads(self, count: int) -> None: ...
 
 
 class Asker:
@@ -48,6 +64,18 @@ class Asker:
         if elsewhere:
             raise Elsewhere(f"{op} ran elsewhere: {elsewhere[0].kind} on {elsewhere[0].device}")
         return self._backend.get(results[0])
+
+    @contextmanager
+    def on_threads(self, count: int) -> Iterator[None]:
+        """Let the backend compute on so many threads of the host. Raises Unsure where it cannot be told."""
+        if not isinstance(self._backend, Threaded):
+            raise Unsure("this backend cannot be asked for another number of threads")
+        before = self._backend.threads
+        self._backend.threads = count
+        try:
+            yield
+        finally:
+            self._backend.threads = before
 
     def values(self, op: str, *inputs: Values, of: str, **attrs: Attr) -> Values:
         """Run an op on values of dtype `of`, each rounded once to it, and return exact values."""

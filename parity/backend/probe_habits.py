@@ -5,7 +5,8 @@ Does not say which habit is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from parity.backend.probe_ask import Asker, Elsewhere, Unsure, Values, bits, ten
 from parity.case.op import Attr
 from parity.case.tensor import HostTensor
 
-__all__ = ["batch", "masked_row", "negative_index", "run_to_run"]
+__all__ = ["batch", "masked_row", "negative_index", "run_to_run", "threads"]
 
 _CALLS = 6
 _ROWS, _LENGTH, _COLUMNS = 32, 1024, 8
@@ -95,7 +96,23 @@ def batch(ask: Asker) -> str:
     return _all(same, (each for each in _sums() if each[0] != "index_put"))
 
 
-def _all(same: Callable[[str, tuple[HostTensor, ...], _Attrs], bool], sums: Iterator[_Sum]) -> str:
+def threads(ask: Asker) -> str:
+    """Return whether sums have the same bits on one, two and three threads of the host."""
+
+    def same(op: str, inputs: tuple[HostTensor, ...], attrs: _Attrs) -> bool:
+        found = []
+        for count in (1, 2, 3):
+            with ask.on_threads(count):
+                found.append(bits(ask.run(op, *inputs, **attrs)))
+        return all(np.array_equal(found[0], each) for each in found)
+
+    # Long enough for a library to share a single sum out: torch does from 32,768 elements on.
+    long = _cancelling(_POWERS["f32"]).reshape(1, -1).repeat(4, axis=1)
+    shared = ("sum", (tensor(long, "f32"),), {"dim": -1, "keepdim": True})
+    return _all(same, itertools.chain(_sums(), [shared]))
+
+
+def _all(same: Callable[[str, tuple[HostTensor, ...], _Attrs], bool], sums: Iterable[_Sum]) -> str:
     """Return `no` if any sum differs, `yes` if none of those that are supported does."""
     asked = False
     for op, inputs, attrs in sums:

@@ -147,6 +147,27 @@ def test_sums_that_change_from_call_to_call_are_noticed(cpu):
     assert evidence(noisy, "run_to_run").known == {"run_to_run": "no"}
 
 
+def test_torch_shares_a_long_sum_out_to_threads_and_then_rounds_differently(cpu):
+    before = cpu.threads
+    assert evidence(cpu, "threads").known == {"threads": "no"}
+    assert cpu.threads == before
+
+
+def test_threads_that_change_nothing_are_found_to_change_nothing(cpu):
+    class Deaf(Altered):
+        threads = 1
+
+    assert evidence(Deaf(cpu, "", None), "threads").known == {"threads": "yes"}
+
+
+def test_a_backend_without_threads_of_the_host_is_not_asked_for_them(cpu):
+    class Device:
+        put, run, get = cpu.put, cpu.run, cpu.get
+        synchronize, witness = cpu.synchronize, cpu.witness
+
+    assert reason(Device(), "threads") == "this backend cannot be asked for another number of threads"
+
+
 def test_what_ran_on_the_host_says_nothing_of_the_device(cpu):
     class Fallback(Altered):
         def witness(self):
