@@ -5,6 +5,7 @@ Imports of stages sit inside commands, for cost only: `parity --help` must not l
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shlex
 import signal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 import parity
-from parity.errors import ParityError, UsageError
+from parity.errors import BackendError, ParityError, UsageError
 
 if TYPE_CHECKING:
     from parity.backend.spec import Setting
@@ -84,9 +85,7 @@ def main() -> None:
     except ParityError as error:
         _fail(error)
     except BrokenPipeError:
-        # The reader of a pipe has gone, as `parity list | head` does; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
+        _reader_gone()
     except KeyboardInterrupt:
         print("interrupted before anything was judged", file=sys.stderr)
         raise SystemExit(3) from None
@@ -98,6 +97,12 @@ _stop = threading.Event()
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
     _stop.set()
     raise KeyboardInterrupt
+
+
+def _reader_gone() -> NoReturn:
+    """Leave: the reader of a pipe has gone, as `parity list | head` does; nothing is wrong."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0) from None
 
 
 def _fail(error: ParityError) -> NoReturn:
@@ -229,6 +234,7 @@ def record(
     from parity.case.catalog import Catalog
     from parity.golden import record_goldens
     from parity.report.progress import progress
+    from parity.run.probing import run_probes
     from parity.run.side import Live
 
     if not backend or golden is None:
@@ -245,7 +251,10 @@ def record(
         live = Live(
             spec=spec, setting=setting, folder=work, case_folders=folders, jobs=jobs, timeout_s=timeout
         )
-        made = record_goldens(chosen, live, root=golden, reason=reason, on_case=lambda: advance(None))
+        facts = run_probes(spec, setting, folder=work / "probe", timeout_s=timeout).provenance()
+        made = record_goldens(
+            chosen, live, root=golden, reason=reason, on_case=lambda: advance(None), facts=facts
+        )
     for line in made.lines():
         print(line)
     raise typer.Exit(made.exit_code)
@@ -285,6 +294,132 @@ def devices() -> None:
     for family, state in available():
         hint = f"; {state.hint}" if state.hint and not state.ok else ""
         print(f"{family:<14} {'yes' if state.ok else 'no':<4} {state.reason}{hint}")
+
+
+@app.command()
+def doctor(
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Write the findings as JSON.")
+    ] = None,
+) -> None:
+    """Examine what is installed here: what is missing, replaced or broken, and what to do."""
+    from parity.backend.doctor import examine
+    from parity.report import doctor as report
+
+    if json_file is not None:
+        report.require_writable(json_file)
+    findings = examine()
+    for line in report.lines(findings):
+        print(line)
+    if json_file is not None:
+        report.save(findings, json_file)
+    raise typer.Exit(report.exit_code(findings))
+
+
+@app.command()
+def probe(
+    target: Annotated[str, typer.Option("--target", metavar="T", help="Backend to ask.")] = "",
+    production: _Production = False,
+    timeout: _Timeout = 60.0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="F", help="Write the facts as JSON.")
+    ] = None,
+) -> None:
+    """Find what a backend's arithmetic really is, and compare it with what is declared."""
+    from parity import request
+    from parity.backend.spec import BackendSpec
+    from parity.report import probe as report
+    from parity.report.file import require_writable, write_text
+    from parity.run.probing import run_probes
+
+    if not target:
+        raise UsageError("probe needs --target T, such as: parity probe --target cpu")
+    if json_file is not None:
+        require_writable(json_file)
+    with request.work_folder() as work:
+        probed = run_probes(
+            BackendSpec.parse(target), _setting(production=production), folder=work, timeout_s=timeout
+        )
+    if json_file is not None:
+        write_text(json_file, report.dumps(probed))
+    for line in report.lines(probed):
+        print(line)
+    raise typer.Exit(probed.exit_code)
+
+
+_Device = Annotated[str, typer.Option("--device", metavar="D", help="Where to compute, as torch names it.")]
+_Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="T", help="f64, f32, bf16 or f16; default: the checkpoint's.")
+]
+
+
+@app.command()
+def generate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A checkpoint folder, or a name: tiny-llama.")
+    ],
+    prompt: Annotated[str, typer.Option("--prompt", metavar="TEXT", help="What to go on from.")],
+    device: _Device = "cpu",
+    dtype: _Dtype = None,
+    max_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens at most.")] = 64,
+    temperature: Annotated[float, typer.Option(metavar="T", help="0 takes the likeliest token.")] = 0.0,
+    seed: Annotated[int, typer.Option(metavar="S", help="A stream depends on it and on position.")] = 0,
+    stream: Annotated[bool, typer.Option("--stream", help="Print each piece as it comes.")] = False,
+    logprobs: Annotated[
+        int | None, typer.Option(metavar="K", help="Log-probabilities of tokens and K others, on stderr.")
+    ] = None,
+) -> None:
+    """Continue a text: the continuation alone on stdout, its speed on stderr."""
+    _needs_engine()
+    from parity.case.catalog import builtin_cases
+    from parity.engine import Engine, SamplingParams
+    from parity.engine.serve import generate as door
+
+    try:
+        params = SamplingParams(max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=logprobs)
+        folder = door.folder_of(model, builtin_cases() / "models")
+        engine = Engine(folder, device=door.usable(device), dtype=dtype)
+        door.generate(engine, prompt, params, out=sys.stdout, log=sys.stderr, stream=stream)
+    except BrokenPipeError:
+        _reader_gone()
+    except KeyboardInterrupt:
+        raise typer.Exit(3) from None
+
+
+@app.command("bench-engine")
+def bench_engine(
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="A checkpoint folder, or a name.")] = "",
+    random: Annotated[str, typer.Option(metavar="SIZE", help="Random weights instead of MODEL: 125m.")] = "",
+    device: _Device = "cpu",
+    dtype: _Dtype = None,
+    against: Annotated[str, typer.Option(metavar="LIBRARY", help="Time it too: transformers.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Turns that each one takes.")] = 5,
+) -> None:
+    """Time decode and prefill beside the memory or compute limit, measured in the same run."""
+    _needs_engine()
+    from parity.case.catalog import builtin_cases
+    from parity.engine.bench import bench, chosen, lines
+    from parity.engine.serve.generate import usable
+
+    if bool(model) == bool(random) or against not in {"", "transformers"}:
+        raise UsageError("bench-engine takes MODEL or --random SIZE, and --against transformers if anything")
+    device = usable(device)
+    with chosen(model, random, builtin_cases() / "models") as folder:
+        others = []
+        if against:
+            from parity.engine.beside import transformers
+
+            others = transformers(folder, device=device, dtype=dtype)
+        for line in lines(bench(folder, device=device, dtype=dtype, others=others, rounds=rounds)):
+            print(line)
+
+
+def _needs_engine() -> None:
+    for name in ("jinja2", "safetensors", "tokenizers"):
+        if importlib.util.find_spec(name) is None:
+            raise BackendError(
+                f"the engine needs {name}, which is not installed. pip install 'chip-parity[engine]'"
+            )
 
 
 def _setting(*, production: bool) -> Setting:

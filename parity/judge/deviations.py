@@ -142,7 +142,9 @@ def _entry(table: Mapping[str, object], where: str) -> Deviation:
         raise UsageError(f"{where}: kind '{kind}' is not one of ours, upstream, never")
     if text.get("versions") and not _conditions(text["versions"]):
         raise UsageError(f"{where}: versions '{text['versions']}' is not like 'torch>=2.13,<3'")
-    rest: dict[str, Any] = {n: text[n] for n in ("cause", "reason", "link", "mode", "setting", "versions") if n in text}
+    rest: dict[str, Any] = {
+        n: text[n] for n in ("cause", "reason", "link", "mode", "setting", "versions") if n in text
+    }
     return Deviation(
         case=Selector.parse(text["case"]), expect=Verdict(expect), kind=Kind(kind), where=where, **rest
     )

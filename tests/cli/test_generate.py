@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from parity import cli
+from parity.errors import BackendError
 from tests.cli.conftest import Parity, environment
 
 pytestmark = pytest.mark.needs_torch
@@ -101,6 +104,20 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(text)
     assert done.stderr.count("\n") == 1
+
+
+def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tokenizers" else present(name)
+    )
+    with pytest.raises(BackendError) as found:
+        cli.generate("tiny-llama", "ROMEO:")
+    assert str(found.value) == (
+        "the engine needs tokenizers, which is not installed. pip install 'chip-parity[engine]'"
+    )
 
 
 def started(folder: Path) -> subprocess.Popen[bytes]:

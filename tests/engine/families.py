@@ -6,6 +6,10 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
+
+transformers.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
 
 COMMON = {
     "vocab_size": 67,
@@ -46,6 +50,10 @@ DEEPSEEK = {
     "v_head_dim": 10,
 }
 FAMILIES = {
+    "smallest": (
+        "LlamaConfig",
+        {**COMMON, "vocab_size": 37, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2},
+    ),
     "llama": ("LlamaConfig", {**COMMON, "rope_parameters": LLAMA3, "attention_bias": True, "mlp_bias": True}),
     "llama-linear": (
         "LlamaConfig",
@@ -102,16 +110,26 @@ FAMILIES = {
 }
 
 
-def make(name: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> transformers.PreTrainedModel:
-    """Write a random checkpoint of a family into `folder` and return its model."""
+class Lifted(TorchFunctionMode):
+    """transformers without its casts to float32, which it makes in a float64 model too."""
+
+    def __torch_function__(self, function, _types, arguments=(), options=None):
+        if function is torch.Tensor.float:
+            return arguments[0].double()
+        arguments = [_lifted(x) for x in arguments]
+        return function(*arguments, **{name: _lifted(x) for name, x in (options or {}).items()})
+
+
+def _lifted(x):
+    return torch.float64 if x is torch.float32 else x
+
+
+def make(name: str, folder: Path) -> None:
+    """Write a random float32 checkpoint of a family into `folder`."""
     kind, options = FAMILIES[name]
     torch.manual_seed(len(name))
     config = getattr(transformers, kind)(**options)
-    # The plain implementations: grouped products do not exist in float64.
-    plain = {"attn_implementation": "eager"}
-    if "experts" in str(options) or "Mixtral" in kind:
-        plain["experts_implementation"] = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32, **plain).eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in [*model.parameters(), *model.buffers()]:
             # Initial weights of 0.02 make every layer a whisper: nothing wrong in one would show.
@@ -123,6 +141,14 @@ def make(name: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> tran
         for label, buffer in model.named_buffers():
             if "correction_bias" in label:
                 buffer.normal_(0.0, 0.2)
-    model = model.to(dtype)
     model.save_pretrained(folder)
-    return model
+
+
+def theirs(folder: Path, dtype: torch.dtype) -> transformers.PreTrainedModel:
+    """The checkpoint as transformers reads it, by its plain implementations: others lack float64."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    plain = {"attn_implementation": "eager"}
+    if hasattr(config, "num_experts_per_tok"):
+        plain["experts_implementation"] = "eager"
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **plain)
+    return model.eval()

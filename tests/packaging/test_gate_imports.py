@@ -146,6 +146,7 @@ def test_imports_allows_a_vendor_one_file_and_a_door_a_late_import(project):
     project.write("parity/backend/hpu.py", "def open():\n    import habana_frameworks.torch\n")
     project.write("parity/backend/runtimes/openvino.py", "import openvino\n")
     project.append("parity/cli.py", "\n\ndef late():\n    import torch\n\n    import parity.judge\n")
+    project.append("parity/cli.py", "\n\ndef serve():\n    import parity.engine\n")
     assert project.gate("imports").returncode == 0
     project.write("parity/backend/gaudi.py", "import habana_frameworks\n")
     assert (

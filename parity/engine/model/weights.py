@@ -32,7 +32,7 @@ _UNUSED_SUFFIXES = (*_SCALES, ".input_scale", ".k_scale", ".v_scale", "_scale_2"
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A tensor in a shard; `open` files are kept by the checkpoint."""
+    """A tensor in a shard."""
 
     file: Path
     shape: tuple[int, ...]
@@ -42,12 +42,13 @@ class _Entry:
 class Checkpoint:
     """The safetensors files of a folder. Opening reads headers alone.
 
+    `block` is the size of the blocks of a quantised tensor that share a scale.
     Raises UsageError naming the file for a shard that is absent, cut short or of another format.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, block: tuple[int, int] | None = None) -> None:
         self.folder = folder
-        self._open: dict[Path, Any] = {}
+        self.block = block
         self.tensors: dict[str, _Entry] = {}
         for file, names in self._shards().items():
             self._read_header(file, names)
@@ -60,7 +61,7 @@ class Checkpoint:
         try:
             mapping = json.loads(index.read_text())["weight_map"]
             names = {str(name): str(shard) for name, shard in mapping.items()}
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{index}: has no usable 'weight_map': {error}. Download it again") from None
         found: dict[Path, set[str] | None] = {}
         for name, shard in names.items():
@@ -76,18 +77,20 @@ class Checkpoint:
             raise UsageError(
                 f"{file}: cannot be read, it may be cut short: {error}. Download it again"
             ) from None
-        self._open[file] = handle
         present = set(handle.keys())
         absent = sorted((expected or set()) - present)
         if absent:
             raise UsageError(f"{file}: lacks '{absent[0]}', which {_INDEX} says is in it. Download it again")
         for name in present:
+            if name in self.tensors:
+                raise UsageError(f"{file}: tensor '{name}' is in {self.tensors[name].file.name} too")
             part = handle.get_slice(name)
             self.tensors[name] = _Entry(file, tuple(part.get_shape()), str(part.get_dtype()))
 
     def _prefix(self) -> str:
         embedding = "embed_tokens.weight"
-        found = [name for name in self.tensors if name.endswith(embedding)]
+        # A layer for multi-token prediction brings an embedding of its own.
+        found = [n for n in self.tensors if n.endswith(embedding) and "layers" not in n.split(".")]
         if len(found) != 1:
             raise UsageError(f"{self.folder}: has {len(found)} tensors named '…{embedding}', expected one")
         return found[0].removesuffix(embedding)
@@ -124,7 +127,7 @@ class Checkpoint:
         raw = self._tensor(name)
         for suffix in _SCALES:
             if name + suffix in self.tensors:
-                return _dequantise(raw, self._tensor(name + suffix), name).to(dtype)
+                return _dequantise(raw, self._tensor(name + suffix), self.block, name).to(dtype)
         if raw.element_size() == 1:
             raise UsageError(
                 f"{self.tensors[name].file}: tensor '{name}' is {raw.dtype} without a scale beside it"
@@ -132,12 +135,20 @@ class Checkpoint:
         return raw.to(dtype)
 
     def _tensor(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._open[self.tensors[name].file].get_tensor(name)
+        # Opened for each tensor: a mapping that stays open keeps every page that was read resident.
+        with safe_open(str(self.tensors[name].file), framework="pt") as handle:
+            tensor: torch.Tensor = handle.get_tensor(name)
         return tensor
 
 
-def _dequantise(raw: torch.Tensor, scale: torch.Tensor, name: str) -> torch.Tensor:
-    """Return raw times its scale: one number, one a row, or one a block of equal size."""
+def _dequantise(
+    raw: torch.Tensor, scale: torch.Tensor, declared: tuple[int, int] | None, name: str
+) -> torch.Tensor:
+    """Return raw times its scale: one number, one a row or column, or one a block of declared size.
+
+    A block's size does not follow from the number of scales: 576 rows in blocks of 128 have 5, as
+    they would in blocks of 120.
+    """
     high = raw.float()
     scale = scale.float()
     if scale.numel() == 1:
@@ -145,9 +156,12 @@ def _dequantise(raw: torch.Tensor, scale: torch.Tensor, name: str) -> torch.Tens
     if scale.ndim != raw.ndim:
         raise UsageError(f"tensor '{name}': scale of shape {list(scale.shape)} for {list(raw.shape)}")
     for axis, (size, count) in enumerate(zip(raw.shape, scale.shape, strict=True)):
-        block = -(-size // count)
-        if -(-size // block) != count:
-            raise UsageError(f"tensor '{name}': {count} scales do not divide {size} along dimension {axis}")
+        block = -(-size // count) if count in (1, size) else declared[axis] if declared else None
+        if block is None or -(-size // block) != count:
+            raise UsageError(
+                f"tensor '{name}': {count} scales for {size} along dimension {axis}, but blocks of {block}: "
+                "config.json must name 'quantization_config.weight_block_size'"
+            )
         scale = scale.repeat_interleave(block, axis).narrow(axis, 0, size)
     return high * scale
 

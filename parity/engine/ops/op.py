@@ -9,13 +9,15 @@ costs nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from parity.errors import UsageError, near_miss
 
-__all__ = ["OPS", "Binder", "Cost", "Implementation", "Op", "Wrap", "op"]
+__all__ = ["OPS", "Binder", "Call", "Cost", "Implementation", "Op", "Wrap", "op"]
 
 _Function = Callable[..., Any]
 # wrap(site, op, function, bound) returns what takes the function's place; `bound` are its weights
@@ -29,6 +31,22 @@ class Cost:
 
     flops: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an op is called with: a step's tensors by position, the rest by name."""
+
+    arguments: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+
+# Yields calls of about `size` tokens, in float32, that together reach every branch of the op.
+_Inputs = Callable[[torch.Generator, int], Iterator[Call]]
+
+
+def _no_inputs(_: torch.Generator, __: int) -> Iterator[Call]:
+    return iter(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +68,12 @@ class Op:
     cost: Callable[..., Cost]
     swallows: tuple[str, ...] = ()
     implementations: list[Implementation] = field(default_factory=list)
+    inputs: _Inputs = _no_inputs
+
+    def drawn(self, inputs: _Inputs) -> _Inputs:
+        """Register the generator of this op's inputs."""
+        self.inputs = inputs
+        return inputs
 
     def impl(
         self, device: str, *, when: Callable[[Mapping[str, Any]], bool] = lambda _: True

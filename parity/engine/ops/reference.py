@@ -55,12 +55,41 @@ def _linear_cost(x: Tensor, *, w: Tensor, b: Tensor | None = None) -> Cost:
     return Cost(2 * out * w.shape[1], _moved(x, w, b) + out * x.element_size())
 
 
-def _attention_cost(q: Tensor, *, batch: Batch, keys: Tensor, values: Tensor, **_: Any) -> Cost:
-    pairs = sum(s.length * (s.context + s.length) for s in batch.segments)
-    seen = sum(s.context + s.length for s in batch.segments)
+def _seen(batch: Batch, window: int | None) -> tuple[int, int]:
+    """Return how many pairs of query and key there are, and how many keys are read."""
+    pairs = keys = 0
+    for segment in batch.segments:
+        total = segment.context + segment.length
+        most = total if window is None else window
+        pairs += sum(min(position + 1, most) for position in range(segment.context, total))
+        keys += min(total, most + segment.length - 1)
+    return pairs, keys
+
+
+def _attention_cost(
+    q: Tensor, *, batch: Batch, keys: Tensor, values: Tensor, window: int | None, **_: Any
+) -> Cost:
+    pairs, seen = _seen(batch, window)
     heads, dim, out = q.shape[1], q.shape[2], values.shape[-1]
     per_slot = (keys[0].numel() + values[0].numel()) * keys.element_size()
     return Cost(2 * pairs * heads * (dim + out), seen * per_slot + 2 * _moved(q))
+
+
+def _latent_cost(q: Tensor, *, latents: Tensor, w: Tensor, nope: int, batch: Batch, **_: Any) -> Cost:
+    pairs, seen = _seen(batch, None)
+    heads, dim = q.shape[1], q.shape[2]
+    out = w.shape[0] // heads - nope
+    made = 2 * seen * w.numel()  # each head's keys and values of the latents
+    return Cost(made + 2 * pairs * heads * (dim + out), _moved(q, w) + seen * _moved(latents[0]))
+
+
+def _embed_cost(tokens: Tensor, *, w: Tensor, **_: Any) -> Cost:
+    return Cost(0, _moved(tokens) + 2 * tokens.numel() * _moved(w[0]))
+
+
+def _route_cost(x: Tensor, *, w: Tensor, **_: Any) -> Cost:
+    scores = x.shape[0] * w.shape[0]
+    return Cost(2 * scores * w.shape[1] + 8 * scores, _moved(x, w))
 
 
 def _experts_cost(x: Tensor, _: Tensor, chosen: Tensor, *, up: Tensor, down: Tensor, **__: Any) -> Cost:
@@ -69,7 +98,7 @@ def _experts_cost(x: Tensor, _: Tensor, chosen: Tensor, *, up: Tensor, down: Ten
     return Cost(per_token * chosen.numel(), used * _moved(up[0], down[0]) + 2 * _moved(x))
 
 
-@op(budget="exact", cost=_pointwise(0))
+@op(budget="exact", cost=_embed_cost)
 def embed(tokens: Tensor, *, w: Tensor, scale: float) -> Tensor:
     """Rows of w [V, hidden], times scale rounded to its type."""
     rows = w[tokens]
@@ -167,7 +196,7 @@ def attend(
     return torch.cat(outputs)
 
 
-@op(budget="attention", cost=_pointwise(4))
+@op(budget="attention", cost=_latent_cost)
 def latent_attend(
     q: Tensor,
     *,
@@ -208,7 +237,7 @@ def gated(x: Tensor, *, activation: str) -> Tensor:
     return activate(gate, activation) * up
 
 
-@op(budget="set", cost=_pointwise(8))
+@op(budget="set", cost=_route_cost)
 def route(x: Tensor, *, w: Tensor, bias: Tensor | None, router: Router) -> tuple[Tensor, Tensor]:
     """Choose each token's experts: weights and ids, both [T, top]. `Router` says by which rule."""
     logits = F.linear(wide(x), wide(w)) if router.wide else wide(F.linear(x, w))

@@ -17,18 +17,25 @@ __all__ = ["choose", "scored", "uniform"]
 
 
 def uniform(seed: int, position: int) -> float:
-    """Return a multiple of 2^-53 in [0, 1): word 0 of Philox4x64-10 with this key and counter."""
+    """Return a multiple of 2^-53 in [0, 1): 53 bits of word 0 of Philox4x64-10, key `seed`.
+
+    The counter is position + 1: numpy counts up before it draws.
+    """
     word = np.random.Philox(key=seed, counter=position).random_raw(1)[0]
     return float(int(word) >> 11) * 2.0**-53
 
 
 def choose(row: Tensor, params: SamplingParams, prompt: Sequence[int], output: Sequence[int]) -> int:
     """Return the token that follows; `row` [vocab] are the network's scores."""
-    high = _processed(row.detach().cpu().double(), params, prompt, output)
+    # A copy: in float64 on the host the row would be the network's own, and is scored after this.
+    high = _processed(row.detach().to("cpu", torch.float64, copy=True), params, prompt, output)
     if params.temperature == 0.0:
         return int(high.argmax())
-    p = _kept((high / params.temperature).softmax(-1), params)
+    # The largest is taken off before the division, which could overflow for a small temperature.
+    p = _kept(((high - high.max()) / params.temperature).softmax(-1), params)
     total = p.cumsum(-1)
+    if not float(total[-1]) > 0:
+        return int(high.argmax())  # no distribution (a NaN, or all banned): what greedy gives, and shows
     point = uniform(params.seed, len(prompt) + len(output)) * float(total[-1])
     # The first whose cumulated probability exceeds the point: one of probability 0 is never drawn.
     return int(torch.searchsorted(total, torch.tensor(point, dtype=torch.float64), right=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -43,11 +44,14 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for name, ok, expected in (
             ("max_tokens", self.max_tokens >= 0, "0 or more"),
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more, and finite"),
             ("top_k", self.top_k >= 0, "0 (off) or more"),
             ("top_p", 0 < self.top_p <= 1, "in (0, 1]"),
             ("min_p", 0 <= self.min_p < 1, "in [0, 1)"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0, and finite"),
+            ("presence_penalty", math.isfinite(self.presence_penalty), "finite"),
+            ("frequency_penalty", math.isfinite(self.frequency_penalty), "finite"),
+            ("logit_bias", all(b < math.inf for b in self.logit_bias.values()), "numbers, or -inf to ban"),
             ("seed", 0 <= self.seed < 2**63, "in [0, 2^63)"),
             ("stop", all(self.stop), "texts that are not empty"),
             ("logprobs", self.logprobs is None or self.logprobs >= 0, "0 or more"),

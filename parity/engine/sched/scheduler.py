@@ -31,6 +31,13 @@ class Limits:
     static: bool = False
     prefix_cache: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("budget", "requests", "chunk", "positions"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    f"{name} must be 1 or more, or nothing would ever run; got {getattr(self, name)}"
+                )
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
@@ -70,38 +77,39 @@ class Scheduler:
         """Return the next step, its pages held; empty when there is nothing to do."""
         planned: list[Planned] = []
         left = self.limits.budget
-        for request in list(self.running):
-            if request not in self.running or not left:
-                continue  # it was preempted for one before it
-            run = self._part(request, left)
-            if run is not None:
+        admitting = not (self.limits.static and self.running)
+        # Who is preempted stands behind the one it is preempted for, so it is never planned already.
+        for request in sorted((*self.running, *self.waiting), key=_order):
+            if not left:
+                break
+            if request in self.running:
+                run = self._part(request, left)
+            else:
+                run = self._admit(request, left) if admitting else None
+            if run is None:
+                admitting = False  # in order: nobody overtakes one that needs more room
+            else:
                 planned.append(Planned(request, run))
                 left -= len(run.tokens)
-        if not (self.limits.static and self.running):
-            left = self._admit(planned, left)
-        return [p for p in planned if p.request in self.running]
+        return planned
 
-    def _admit(self, planned: list[Planned], left: int) -> int:
-        while self.waiting and left and len(self.running) < self.limits.requests:
-            request = self.waiting[0]
-            if self.limits.prefix_cache and not request.score_all:
-                request.held = self.blocks.match(request.tokens, request.domain)
-                request.computed = request.cached = len(request.held.pages) * self.blocks.size
-            size = min(request.length - request.computed, left, self.limits.chunk)
-            if not self._room(request, request.computed + size):
-                self.blocks.release(request.held)
-                request.computed = request.cached = 0
-                break  # in order: nobody overtakes one that needs more room
-            self.waiting.remove(request)
-            self.running.append(request)
-            self._sort()
-            planned.append(Planned(request, self._run(request, size)))
-            left -= size
-        return left
+    def _admit(self, request: Request, left: int) -> Run | None:
+        if self.limits.prefix_cache and not request.score_all:
+            request.held = self.blocks.match(request.tokens, request.domain)
+            request.computed = request.cached = len(request.held.pages) * self.blocks.size
+        size = min(request.length - request.computed, left, self.limits.chunk)
+        if not self._room(request, request.computed + size):
+            self.blocks.release(request.held)
+            request.computed = request.cached = 0
+            return None
+        self.waiting.remove(request)
+        self.running.append(request)
+        self._sort()
+        return self._run(request, size)
 
     def _room(self, request: Request, tokens: int) -> bool:
-        """Hold pages for a request that comes in, taking them from running ones of lower priority."""
-        while not self.blocks.grow(request.held, tokens):
+        """Make a place and pages for a request that comes in, if need be of those of lower priority."""
+        while len(self.running) >= self.limits.requests or not self.blocks.grow(request.held, tokens):
             if not self.running or self.running[-1].priority <= request.priority:
                 return False
             self._preempt(self.running[-1])
@@ -155,5 +163,9 @@ class Scheduler:
         request.finish = why
 
     def _sort(self) -> None:
-        self.waiting.sort(key=lambda r: (r.priority, r.id))
-        self.running.sort(key=lambda r: (r.priority, r.id))
+        self.waiting.sort(key=_order)
+        self.running.sort(key=_order)
+
+
+def _order(request: Request) -> tuple[int, int]:
+    return request.priority, request.id

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import operator
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import parity.engine.ops.cpu
 import parity.engine.ops.reference  # noqa: F401  # declares the ops
 from parity.engine.kv.blocks import Blocks
+from parity.engine.kv.canary import Canary
 from parity.engine.kv.pool import Pool
 from parity.engine.memory import estimate, require
-from parity.engine.model.arch import read
+from parity.engine.model.config import read
+from parity.engine.model.folder import block_size, config_of, dtype_named, end_tokens, own_dtype
 from parity.engine.model.net import build
 from parity.engine.model.weights import Checkpoint, digest_of, load
 from parity.engine.ops.op import Binder, Wrap
@@ -26,15 +27,11 @@ from parity.engine.run.sample import choose, scored
 from parity.engine.sched.request import Finish, Request, SamplingParams, TokenScore
 from parity.engine.sched.scheduler import Limits, Planned, Scheduler
 from parity.engine.serve.text import Growing, Text
-from parity.errors import UsageError, near_miss
+from parity.errors import UsageError
 
 __all__ = ["Engine", "Output", "Piece"]
 
 _Prompt = str | Sequence[int]
-_SHORT = {"f64": "float64", "f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-_DTYPES: dict[str, torch.dtype] = {
-    name: getattr(torch, long) for short, long in _SHORT.items() for name in (short, long)
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +59,8 @@ class Engine:
 
     `dtype` None is the checkpoint's own. `kv_tokens` is the room for keys and values, in pages of
     `page_size`. `force` and `wrap` are those of `Binder`. With `check` every step proves that no page
-    was lost. Raises UsageError, before anything is loaded, for a folder that cannot be served or
-    that does not fit.
+    was lost, with `canary` that each slot it reads holds what that position wrote. Raises UsageError,
+    before anything is loaded, for a folder that cannot be served or that does not fit.
     """
 
     def __init__(
@@ -78,12 +75,15 @@ class Engine:
         force: Iterable[str] = (),
         wrap: Wrap | None = None,
         check: bool = False,
+        canary: bool = False,
     ) -> None:
         self.folder = Path(path)
         self.device = torch.device(device)
-        config = _config(self.folder)
+        config = config_of(self.folder)
         self.arch = read(config, where=str(self.folder / "config.json"))
-        self.dtype = _dtype(dtype if dtype is not None else _own_dtype(config))
+        self.dtype = dtype_named(dtype if dtype is not None else own_dtype(config))
+        if kv_tokens < 1 or page_size < 1:
+            raise UsageError(f"kv_tokens and page_size must be 1 or more, got {kv_tokens} and {page_size}")
         asked = limits or Limits()
         pages = -(-kv_tokens // page_size)
         needed = estimate(self.arch, dtype=self.dtype, slots=pages * page_size, budget=asked.budget)
@@ -91,19 +91,14 @@ class Engine:
         self.text = (
             Text(self.folder, vocab=self.arch.vocab) if (self.folder / "tokenizer.json").is_file() else None
         )
-        self._weights = load(Checkpoint(self.folder), self.arch, dtype=self.dtype, device=self.device)
+        files = Checkpoint(self.folder, block=block_size(config))
+        self._weights = load(files, self.arch, dtype=self.dtype, device=self.device)
         self._pool = Pool(self.arch, pages * page_size, dtype=self.dtype, device=self.device)
-        bounded = Limits(
-            budget=asked.budget,
-            requests=asked.requests,
-            chunk=asked.chunk,
-            positions=min(asked.positions, self.arch.max_positions),
-            static=asked.static,
-            prefix_cache=asked.prefix_cache,
-        )
+        self._canary = Canary(pages * page_size, page_size, device=self.device) if canary else None
+        bounded = replace(asked, positions=min(asked.positions, self.arch.max_positions))
         self.scheduler = Scheduler(Blocks(pages, page_size), bounded)
         self._check = check
-        self._ends = _ends(self.folder, config)
+        self._ends = end_tokens(self.folder, config)
         self._number = 0
         self._growing: dict[int, Growing] = {}
         self._inboxes: dict[int, deque[Piece]] = {}
@@ -137,19 +132,29 @@ class Engine:
         )
         if request.params.stop and self.text is None:
             raise UsageError(f"stop texts need a tokenizer, and {self.folder} has no tokenizer.json")
+        self._known(request.params.logit_bias)
         return self._queue(request)
 
     def abort(self, request: Request) -> None:
-        """End a request now; others do not notice."""
+        """End a request now; others do not notice. One that has ended already stays as it is."""
+        if request.finish is not None:
+            return
+        growing = self._growing.get(request.id)
+        text = growing.finish() if growing else ""
         self._end(request, Finish.ABORT)
+        if request.id in self._inboxes:
+            self._inboxes[request.id].append(Piece(text=text, tokens=(), finish=Finish.ABORT))
 
     def step(self) -> dict[int, Piece]:
         """Compute one step, and return what it added to each request by its id."""
         planned = self.scheduler.plan()
         if not planned:
             return {}
+        batch = flatten([part.run for part in planned], device=self.device)
+        if self._canary is not None:
+            self._canary.step(batch, planned)
         with torch.no_grad():
-            logits = self._network(flatten([p.run for p in planned], device=self.device))
+            logits = self._network(batch)
         pieces: dict[int, Piece] = {}
         row = 0
         for part in planned:
@@ -171,10 +176,16 @@ class Engine:
 
     def generate(self, prompts: Sequence[_Prompt], params: SamplingParams | None = None) -> list[Output]:
         """Serve prompts together and return their outputs in order."""
-        requests = [self._subscribed(prompt, params) for prompt in prompts]
-        while any(request.finish is None for request in requests):
-            self.step()
-        return [self._output(request, self._inboxes.pop(request.id)) for request in requests]
+        requests: list[Request] = []
+        try:
+            for prompt in prompts:
+                requests.append(self._subscribed(prompt, params))  # noqa: PERF401 - the next may be refused
+            while any(request.finish is None for request in requests):
+                self.step()
+            return [self._output(request, self._inboxes[request.id]) for request in requests]
+        finally:  # a prompt that is refused, or an interrupt, leaves nothing behind
+            for request in requests:
+                self._leave(request)
 
     def stream(self, prompt: _Prompt, params: SamplingParams | None = None) -> Generator[Piece, None, None]:
         """Yield an output as it grows; closing the iterator aborts the request.
@@ -209,9 +220,8 @@ class Engine:
         return request
 
     def _leave(self, request: Request) -> None:
+        self.abort(request)
         del self._inboxes[request.id]
-        if request.finish is None:
-            self.abort(request)
 
     def score(self, tokens: _Prompt) -> torch.Tensor:
         """Return the scores of the next token after each position, [T, vocab], teacher-forced."""
@@ -222,8 +232,11 @@ class Engine:
             score_all=True,
         )
         self._queue(request)
-        while request.finish is None:
-            self.step()
+        try:
+            while request.finish is None:
+                self.step()
+        finally:
+            self.abort(request)
         return torch.cat(request.logits)
 
     def _queue(self, request: Request) -> Request:
@@ -283,55 +296,16 @@ class Engine:
             if self.text is None:
                 raise UsageError(f"{self.folder}: has no tokenizer.json, so a prompt must be token numbers")
             return self.text.encode(prompt)
-        tokens = list(prompt)
+        return self._known(prompt)
+
+    def _known(self, tokens: Iterable[int]) -> list[int]:
+        found: list[int] = []
         for token in tokens:
-            if not 0 <= token < self.arch.vocab:
+            try:
+                number = operator.index(token)
+            except TypeError:  # text, or a fraction
+                number = -1
+            if not 0 <= number < self.arch.vocab:
                 raise UsageError(f"token {token!r} is not in the vocabulary of {self.arch.vocab:,}")
-        return tokens
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder. Name one that holds config.json and safetensors files")
-    if not file.is_file():
-        raise UsageError(f"{file}: is not there. Download the checkpoint again, all of its files")
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise UsageError(f"{file}: is not JSON: {error}. Download it again") from None
-    if not isinstance(found, dict):
-        raise UsageError(f"{file}: must be an object, got {type(found).__name__}")
-    return found
-
-
-def _own_dtype(config: dict[str, Any]) -> str:
-    places = (config, config.get("text_config") or {})
-    found = (place.get(key) for place in places for key in ("dtype", "torch_dtype"))
-    named = next((name for name in found if name), None)
-    return str(named or "float32").removeprefix("torch.")
-
-
-def _dtype(name: str | torch.dtype) -> torch.dtype:
-    if isinstance(name, torch.dtype):
-        return name
-    found = _DTYPES.get(name)
-    if found is None:
-        raise UsageError(
-            f"dtype '{name}' is not known{near_miss(name, _DTYPES)}; known: {', '.join(_DTYPES)}"
-        )
-    return found
-
-
-def _ends(folder: Path, config: dict[str, Any]) -> frozenset[int]:
-    file = folder / "generation_config.json"
-    found: Any = None
-    if file.is_file():
-        try:
-            found = json.loads(file.read_text()).get("eos_token_id")
-        except (ValueError, AttributeError) as error:
-            raise UsageError(f"{file}: is not a JSON object: {error}. Download it again") from None
-    if found is None:
-        found = config.get("eos_token_id")
-    tokens = found if isinstance(found, list) else [] if found is None else [found]
-    return frozenset(int(token) for token in tokens)
+            found.append(number)
+        return found

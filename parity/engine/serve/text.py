@@ -32,6 +32,9 @@ class Text:
             self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:
             raise UsageError(f"{file}: cannot be read: {error}. Download it again") from error
+        # As saved after training some cut every text at its longest sample.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         most = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if most >= vocab:
             raise UsageError(
@@ -126,21 +129,28 @@ def _json(file: Path) -> dict[str, Any]:
         found = json.loads(file.read_text())
     except ValueError as error:
         raise UsageError(f"{file}: is not JSON: {error}. Download it again") from None
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict):
+        raise UsageError(f"{file}: must be an object, got {type(found).__name__}")
+    return found
 
 
 def _template(folder: Path, config: Mapping[str, Any]) -> Any:
     file = folder / "chat_template.jinja"
     source = file.read_text() if file.is_file() else config.get("chat_template")
     if isinstance(source, list):  # several, by name
-        source = next((t["template"] for t in source if t.get("name") == "default"), None)
+        source = next((t.get("template") for t in source if t.get("name") == "default"), None)
     if not source:
         return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
     environment.globals["raise_exception"] = refuse
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    return environment.from_string(source)
+    try:
+        return environment.from_string(source)
+    except TemplateError as error:
+        raise UsageError(f"{folder}: the chat template cannot be read: {error}. Download it again") from None
