@@ -146,7 +146,7 @@ class SimBackend(TorchDevice):
 
     def provenance(self) -> Mapping[str, str]:
         """What every torch device says, asked of this chip's device."""
-        with self._in_use():
+        with self.in_use():
             return super().provenance()
 
     def put(self, tensor: HostTensor) -> Handle:
@@ -177,7 +177,7 @@ class SimBackend(TorchDevice):
         import torch
 
         # Model code that names no device means the one it runs on.
-        with self._in_use(), torch.device(self.device):
+        with self.in_use(), torch.device(self.device):
             return super().run(step, inputs)
 
     def _run(self, step: Step, inputs: Sequence[Handle | None]) -> tuple[tuple[Handle, ...], Witness]:
@@ -232,7 +232,8 @@ class SimBackend(TorchDevice):
         host = tuple(node for node in seen.host if node.device != "aicpu")
         return dataclasses.replace(seen, executed=(*seen.executed, *slow), host=host)
 
-    def _in_use(self) -> AbstractContextManager[None]:
+    def in_use(self) -> AbstractContextManager[None]:
+        """Let tensors of device `sim` be this chip's while the block runs."""
         from parity.backend.sim.device import using
         from parity.backend.sim.mode import simulated
 
