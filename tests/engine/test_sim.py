@@ -1,4 +1,4 @@
-"""The engine, unchanged, on simulated chips: bit-equal where nothing is declared, and nothing hidden elsewhere."""
+"""The engine, unchanged, on simulated chips: the same bits where nothing is declared, nothing hidden."""
 
 from __future__ import annotations
 
