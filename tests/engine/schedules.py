@@ -17,7 +17,7 @@ from engine.noise import limit
 from parity.engine import Engine, Finish, Limits, SamplingParams
 
 VOCAB = 37  # of the smallest family
-MOST_STEPS = 2000  # the longest honest schedule drawn here takes under 300
+MOST_STEPS = 2000  # the longest of the first 500 honest schedules takes 89
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """What is read of configs as they are published, in both spellings, and what is refused.
 
 The configs are those of real models, cut to what concerns the network. transformers reads each and
-writes it in today's spelling; both must be the same network to us.
+writes it in today's spelling; both must be the same network to us. Longer than a file should be:
+half of it is those configs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The engine's doors: outputs, streams side by side, aborts, ends, refusals; and that nothing is left."""
+"""The engine's doors: outputs, streams side by side, aborts, ends, refusals; and that nothing is left.
+
+Longer than a file should be: every door has its ways to be left early.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 Scores are compared in float32 and float64 within the noise that `noise` derives; moving data alone
 (pages, their order and size) must not change a bit; tokens are compared in float64, where no
-honest rounding reaches the gap between the two best. Each property has a planted fault.
+honest rounding reaches the gap between the two best. Each property has a planted fault, beside it:
+hence the length.
 """
 
 from __future__ import annotations

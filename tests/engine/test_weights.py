@@ -1,4 +1,7 @@
-"""Checkpoints as they come, and every way in which one may be damaged."""
+"""Checkpoints as they come, and every way in which one may be damaged.
+
+Longer than a file should be: there are many ways.
+"""
 
 from __future__ import annotations
 

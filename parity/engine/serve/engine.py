@@ -1,4 +1,7 @@
-"""The engine: a checkpoint on a device, requests in, tokens out. One step is the whole of its motion."""
+"""The engine: a checkpoint on a device, requests in, tokens out. One step is the whole of its motion.
+
+A little longer than a file should be: from a request to its last token is one reading.
+"""
 
 from __future__ import annotations
 
