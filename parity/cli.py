@@ -11,13 +11,15 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 import parity
 from parity.errors import BackendError, ParityError, UsageError
@@ -32,8 +34,23 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "main"]
 
+
+class _Commands(TyperGroup):
+    """Keeps an interrupt and a closed pipe from typer, which gives them exit codes that are not ours."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            _reader_gone()
+        except KeyboardInterrupt:
+            _interrupted()
+
+
 app = typer.Typer(
     name="parity",
+    cls=_Commands,
     help="Tell which operation stops computing the same thing on another chip.",
     no_args_is_help=True,
     add_completion=False,
@@ -84,11 +101,8 @@ def main() -> None:
         app()
     except ParityError as error:
         _fail(error)
-    except BrokenPipeError:
-        _reader_gone()
     except KeyboardInterrupt:
-        print("interrupted before anything was judged", file=sys.stderr)
-        raise SystemExit(3) from None
+        _interrupted()
 
 
 _stop = threading.Event()
@@ -99,10 +113,29 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _interrupted() -> NoReturn:
+    print("interrupted before there was anything to say", file=sys.stderr)
+    raise SystemExit(3) from None
+
+
 def _reader_gone() -> NoReturn:
     """Leave: the reader of a pipe has gone, as `parity list | head` does; nothing is wrong."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop_stdout()
     raise SystemExit(0) from None
+
+
+def _drop_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def _whoever_reads() -> Iterator[None]:
+    """Print inside the block: what was found keeps its exit code when the reader of a pipe has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
 
 
 def _fail(error: ParityError) -> NoReturn:
@@ -210,7 +243,8 @@ def check(
         reference=reference, target=target, production=production, golden=golden, cases=cases
     )
     render = terminal.full if output is _Output.FULL else terminal.concise
-    paint(render(run, next_command=_next(run, same), json_path=str(reports[-1])))
+    with _whoever_reads():
+        paint(render(run, next_command=_next(run, same), json_path=str(reports[-1])))
     raise typer.Exit(run.exit_code)
 
 
@@ -255,8 +289,9 @@ def record(
         made = record_goldens(
             chosen, live, root=golden, reason=reason, on_case=lambda: advance(None), facts=facts
         )
-    for line in made.lines():
-        print(line)
+    with _whoever_reads():
+        for line in made.lines():
+            print(line)
     raise typer.Exit(made.exit_code)
 
 
@@ -309,10 +344,11 @@ def doctor(
     if json_file is not None:
         report.require_writable(json_file)
     findings = examine()
-    for line in report.lines(findings):
-        print(line)
     if json_file is not None:
         report.save(findings, json_file)
+    with _whoever_reads():
+        for line in report.lines(findings):
+            print(line)
     raise typer.Exit(report.exit_code(findings))
 
 
@@ -342,8 +378,9 @@ def probe(
         )
     if json_file is not None:
         write_text(json_file, report.dumps(probed))
-    for line in report.lines(probed):
-        print(line)
+    with _whoever_reads():
+        for line in report.lines(probed):
+            print(line)
     raise typer.Exit(probed.exit_code)
 
 

@@ -9,6 +9,7 @@ import pytest
 RECORD = ("record", "--backend", "cpu", "--golden", "from-a", "--cases", "cases", "port")
 CHECK = ("check", "--ref", "from-a", "--target", "cpu", "--cases", "cases", "--json", "run.json", "port")
 LAYER = "port/layer:rows=7"
+pytestmark = pytest.mark.needs_torch
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.needs_torch
+
 CHECKOUT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FATAL = {
