@@ -6,6 +6,7 @@ A step is `network(batch) -> logits` and a function of weights, pool and batch a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from parity.engine.kv.pool import LayerPool, Pool
 from parity.engine.model.arch import Arch, Attention, FeedForward, Layer
 from parity.engine.model.rope import Rope
+from parity.engine.model.weights import Weights
 from parity.engine.ops.op import Binder
 from parity.engine.run.batch import Batch
 
@@ -26,10 +28,10 @@ Network = Callable[[Batch], Tensor]
 class _Site:
     """Binds the ops of one layer (or of none) under its name, each with its weights."""
 
-    def __init__(self, binder: Binder, weights: Mapping[str, Tensor], prefix: str) -> None:
+    def __init__(self, binder: Binder, weights: Weights, prefix: str) -> None:
         self._binder, self._weights, self._prefix = binder, weights, prefix
 
-    def weight(self, name: str) -> Tensor:
+    def weight(self, name: str) -> Any:
         return self._weights[self._prefix + name]
 
     def op(self, site: str, name: str, **bound: object) -> Callable[..., Tensor]:
@@ -40,7 +42,7 @@ class _Site:
         return self.op(name, "linear", w=self.weight(name), b=bias)
 
 
-def build(arch: Arch, weights: Mapping[str, Tensor], pool: Pool, binder: Binder) -> Network:
+def build(arch: Arch, weights: Weights, pool: Pool, binder: Binder) -> Network:
     """Return the function of a step: logits [R, vocab] for the rows that the batch wants."""
     top = _Site(binder, weights, "")
     embed = top.op("embed", "embed", w=top.weight("embed"), scale=arch.embed_scale)
@@ -53,7 +55,7 @@ def build(arch: Arch, weights: Mapping[str, Tensor], pool: Pool, binder: Binder)
     cap = arch.logit_softcap
     capped = top.op("head.softcap", "softcap", cap=cap) if cap else None
     binder.check()
-    dtype = weights["embed"].dtype
+    dtype: torch.dtype = top.weight("embed").dtype
     ropes = {rope: rope.frequencies() for rope in dict.fromkeys(x.attention.rope for x in arch.layers)}
 
     def network(batch: Batch) -> Tensor:

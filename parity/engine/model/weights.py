@@ -2,15 +2,16 @@
 
 A missing, misshapen or unexpected tensor, an absent or truncated shard is one error that names
 file and tensor, before anything is loaded. Peak memory is the final weights and the largest
-tensor. fp8 checkpoints are dequantised, per tensor or by blocks.
+tensor. fp8 checkpoints are dequantised, per tensor or by blocks, or kept as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from safetensors import SafetensorError, safe_open
 
 from parity.engine.model.arch import Arch
 from parity.engine.model.names import Part, Weight, ignorable, weights
+from parity.engine.model.scaled import Codes, Scaled, dense
 from parity.errors import UsageError
 
-__all__ = ["Checkpoint", "digest_of", "load"]
+__all__ = ["Checkpoint", "Weights", "digest_of", "load"]
+
+Weights = dict[str, "torch.Tensor | Scaled | tuple[Scaled, ...]"]
 
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
@@ -123,16 +127,36 @@ class Checkpoint:
 
     def part(self, part: Part, dtype: torch.dtype) -> torch.Tensor:
         """Return one tensor in `dtype`, dequantised where it has a scale."""
+        codes = self.codes(part)
+        if codes is not None:
+            return codes.dense(dtype)
         name = self.name_of(part.name)
         raw = self._tensor(name)
-        for suffix in _SCALES:
-            if name + suffix in self.tensors:
-                return _dequantise(raw, self._tensor(name + suffix), self.block, name).to(dtype)
         if raw.element_size() == 1:
             raise UsageError(
                 f"{self.tensors[name].file}: tensor '{name}' is {raw.dtype} without a scale beside it"
             )
         return raw.to(dtype)
+
+    def codes(self, part: Part) -> Codes | None:
+        """Return one tensor as it is stored, None where it has no scale and so is no code."""
+        name = self.name_of(part.name)
+        scale = next((name + suffix for suffix in _SCALES if name + suffix in self.tensors), None)
+        if scale is None:
+            return None
+        return Codes(name, self._tensor(name), self._tensor(scale), self.block)
+
+    def can_keep(self, weight: Weight) -> bool:
+        """Whether a weight enters nothing but products, and every part of it is codes with a scale."""
+        if not weight.is_matrix or weight.name == "embed" or weight.name.endswith("router"):
+            return False
+        names = [self.name_of(part.name) for inner in weight.parts for part in inner]
+        return all(any(name + suffix in self.tensors for suffix in _SCALES) for name in names)
+
+    def nbytes(self, arch: Arch, dtype: torch.dtype, *, keep: bool) -> int:
+        """Return the bytes of all weights once loaded; scales, at most 1 in 128 codes, not counted."""
+        sizes = {w: prod(w.shape) for w in weights(arch)}
+        return sum(n if keep and self.can_keep(w) else n * dtype.itemsize for w, n in sizes.items())
 
     def _tensor(self, name: str) -> torch.Tensor:
         # Opened for each tensor: a mapping that stays open keeps every page that was read resident.
@@ -141,37 +165,36 @@ class Checkpoint:
         return tensor
 
 
-def _dequantise(
-    raw: torch.Tensor, scale: torch.Tensor, declared: tuple[int, int] | None, name: str
-) -> torch.Tensor:
-    """Return raw times its scale: one number, one a row or column, or one a block of declared size.
-
-    A block's size does not follow from the number of scales: 576 rows in blocks of 128 have 5, as
-    they would in blocks of 120.
-    """
-    high = raw.float()
-    scale = scale.float()
-    if scale.numel() == 1:
-        return high * scale.reshape(())
-    if scale.ndim != raw.ndim:
-        raise UsageError(f"tensor '{name}': scale of shape {list(scale.shape)} for {list(raw.shape)}")
-    for axis, (size, count) in enumerate(zip(raw.shape, scale.shape, strict=True)):
-        block = -(-size // count) if count in (1, size) else declared[axis] if declared else None
-        if block is None or -(-size // block) != count:
-            raise UsageError(
-                f"tensor '{name}': {count} scales for {size} along dimension {axis}, but blocks of {block}: "
-                "config.json must name 'quantization_config.weight_block_size'"
-            )
-        scale = scale.repeat_interleave(block, axis).narrow(axis, 0, size)
-    return high * scale
-
-
 def load(
-    checkpoint: Checkpoint, arch: Arch, *, dtype: torch.dtype, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Return every weight by name. Raises UsageError before anything is read for one that is not right."""
+    checkpoint: Checkpoint, arch: Arch, *, dtype: torch.dtype, device: torch.device, keep: bool = False
+) -> Weights:
+    """Return every weight by name; with `keep`, what is stored as codes stays so.
+
+    Raises UsageError before anything is read for one that is not right.
+    """
     checkpoint.check(arch)
-    return {weight.name: _weight(checkpoint, weight, dtype, device) for weight in weights(arch)}
+    found: Weights = {}
+    for weight in weights(arch):
+        kept = keep and checkpoint.can_keep(weight)
+        found[weight.name] = (
+            _kept(checkpoint, weight, device) if kept else _weight(checkpoint, weight, dtype, device)
+        )
+    return found
+
+
+def _kept(checkpoint: Checkpoint, weight: Weight, device: torch.device) -> Scaled | tuple[Scaled, ...]:
+    def one(inner: tuple[Part, ...]) -> Scaled:
+        parts = [checkpoint.codes(part) for part in inner]
+        return Scaled(
+            tuple(
+                replace(part, codes=part.codes.to(device), scale=part.scale.to(device))
+                for part in parts
+                if part is not None
+            )
+        )
+
+    made = tuple(map(one, weight.parts))
+    return made if weight.stacked else made[0]
 
 
 def _weight(checkpoint: Checkpoint, weight: Weight, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
@@ -187,14 +210,30 @@ def _weight(checkpoint: Checkpoint, weight: Weight, dtype: torch.dtype, device: 
     return made
 
 
-def digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return `sha256:…` over names, shapes, types and values, whatever device holds them."""
+def digest_of(tensors: Weights, dtype: torch.dtype) -> str:
+    """Return `sha256:…` over names, shapes, types and values, whatever device holds them.
+
+    What is kept as codes counts as what it is computed with, so that both ways of loading agree.
+    """
     sha = hashlib.sha256()
     for name in sorted(tensors):
-        for chunk in _bytes(tensors[name]):
-            sha.update(chunk)
-        sha.update(f"{name}{list(tensors[name].shape)}{tensors[name].dtype}".encode())
+        described = ""
+        for stack, tensor in _dense(tensors[name], dtype):
+            for chunk in _bytes(tensor):
+                sha.update(chunk)
+            described = f"{name}{[*stack, *tensor.shape]}{tensor.dtype}"
+        sha.update(described.encode())
     return f"sha256:{sha.hexdigest()}"
+
+
+def _dense(
+    weight: torch.Tensor | Scaled | tuple[Scaled, ...], dtype: torch.dtype
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yield the matrices of a weight one after another, and how many of them a stack has."""
+    if isinstance(weight, tuple):
+        yield from (([len(weight)], each.dense(dtype)) for each in weight)
+    else:
+        yield [], dense(weight, dtype)
 
 
 def _bytes(tensor: torch.Tensor) -> Iterator[memoryview]:

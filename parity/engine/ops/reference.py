@@ -8,6 +8,7 @@ float32 at least and rounded once to the tensor's type. Nothing here is chosen f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
 from parity.engine.model.arch import Router
+from parity.engine.model.scaled import Matrix, Scaled, dense
 from parity.engine.ops.op import Cost, op
 from parity.engine.run.batch import Batch, Segment
 
@@ -43,14 +45,14 @@ def wide(x: Tensor) -> Tensor:
 
 
 def _moved(*tensors: Any) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
+    return sum(t.nbytes for t in tensors if isinstance(t, (Tensor, Scaled)))
 
 
 def _pointwise(per_element: int) -> Any:
     return lambda x, *rest, **_: Cost(per_element * x.numel(), 2 * _moved(x) + _moved(*rest))
 
 
-def _linear_cost(x: Tensor, *, w: Tensor, b: Tensor | None = None) -> Cost:
+def _linear_cost(x: Tensor, *, w: Matrix, b: Tensor | None = None) -> Cost:
     out = x.shape[0] * w.shape[0]
     return Cost(2 * out * w.shape[1], _moved(x, w, b) + out * x.element_size())
 
@@ -75,7 +77,7 @@ def _attention_cost(
     return Cost(2 * pairs * heads * (dim + out), seen * per_slot + 2 * _moved(q))
 
 
-def _latent_cost(q: Tensor, *, latents: Tensor, w: Tensor, nope: int, batch: Batch, **_: Any) -> Cost:
+def _latent_cost(q: Tensor, *, latents: Tensor, w: Matrix, nope: int, batch: Batch, **_: Any) -> Cost:
     pairs, seen = _seen(batch, None)
     heads, dim = q.shape[1], q.shape[2]
     out = w.shape[0] // heads - nope
@@ -92,7 +94,9 @@ def _route_cost(x: Tensor, *, w: Tensor, **_: Any) -> Cost:
     return Cost(2 * scores * w.shape[1] + 8 * scores, _moved(x, w))
 
 
-def _experts_cost(x: Tensor, _: Tensor, chosen: Tensor, *, up: Tensor, down: Tensor, **__: Any) -> Cost:
+def _experts_cost(
+    x: Tensor, _: Tensor, chosen: Tensor, *, up: Sequence[Matrix], down: Sequence[Matrix], **__: Any
+) -> Cost:
     used = len(set(chosen.flatten().tolist()))
     per_token = 2 * (up[0].numel() + down[0].numel())
     return Cost(per_token * chosen.numel(), used * _moved(up[0], down[0]) + 2 * _moved(x))
@@ -106,9 +110,9 @@ def embed(tokens: Tensor, *, w: Tensor, scale: float) -> Tensor:
 
 
 @op(budget="sum", cost=_linear_cost)
-def linear(x: Tensor, *, w: Tensor, b: Tensor | None = None) -> Tensor:
-    """x w^T + b for w [out, in]."""
-    return F.linear(x, w, b)
+def linear(x: Tensor, *, w: Matrix, b: Tensor | None = None) -> Tensor:
+    """x w^T + b for w [out, in], dense or kept as codes."""
+    return F.linear(x, dense(w, x.dtype), b)
 
 
 @op(budget="norm", cost=_pointwise(4))
@@ -201,7 +205,7 @@ def latent_attend(
     q: Tensor,
     *,
     latents: Tensor,
-    w: Tensor,
+    w: Matrix,
     nope: int,
     batch: Batch,
     scale: float,
@@ -211,13 +215,13 @@ def latent_attend(
     q [T, H, nope + rope]; latents [slots, latent + rope] hold the normed latent and the rotated
     shared key; w [H (nope + E), latent] makes each head's key and value of a latent.
     """
-    heads = q.shape[1]
+    heads, full = q.shape[1], dense(w, q.dtype)
     outputs = []
     for segment in batch.segments:
         rows = q[segment.start : segment.start + segment.length].transpose(0, 1)
         held = latents[segment.slots]
         latent, shared = held[:, : w.shape[1]], held[:, w.shape[1] :]
-        made = F.linear(latent, w).view(len(held), heads, -1)
+        made = F.linear(latent, full).view(len(held), heads, -1)
         k = torch.cat((made[..., :nope], shared[:, None].expand(-1, heads, -1)), dim=-1).transpose(0, 1)
         v = made[..., nope:].transpose(0, 1)
         p = _weights(rows @ k.transpose(1, 2) * scale, visible(segment, None, q.device), None, q.dtype)
@@ -258,17 +262,23 @@ def route(x: Tensor, *, w: Tensor, bias: Tensor | None, router: Router) -> tuple
 
 @op(budget="sum", cost=_experts_cost)
 def experts(
-    x: Tensor, weights: Tensor, chosen: Tensor, *, up: Tensor, down: Tensor, activation: str
+    x: Tensor,
+    weights: Tensor,
+    chosen: Tensor,
+    *,
+    up: Tensor | Sequence[Scaled],
+    down: Tensor | Sequence[Scaled],
+    activation: str,
 ) -> Tensor:
     """The weighted sum of each token's experts.
 
-    up [E, 2 F, hidden] holds gate and up, down is [E, hidden, F].
+    up [E, 2 F, hidden] holds gate and up, down is [E, hidden, F], dense or kept as codes.
     """
     total = torch.zeros_like(x)
     for expert in sorted(set(chosen.flatten().tolist())):
         rows, place = torch.where(chosen == expert)
-        gate, high = F.linear(x[rows], up[expert]).chunk(2, dim=-1)
-        made = F.linear(activate(gate, activation) * high, down[expert])
+        gate, high = F.linear(x[rows], dense(up[expert], x.dtype)).chunk(2, dim=-1)
+        made = F.linear(activate(gate, activation) * high, dense(down[expert], x.dtype))
         total.index_add_(0, rows, (made * weights[rows, place, None]).to(x.dtype))
     return total
 

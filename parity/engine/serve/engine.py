@@ -61,7 +61,8 @@ class Engine:
     """A checkpoint folder in Hugging Face format, loaded and ready.
 
     `dtype` None is the checkpoint's own. `kv_tokens` is the room for keys and values, in pages of
-    `page_size`. `force` and `wrap` are those of `Binder`. With `check` every step proves that no page
+    `page_size`. `force` and `wrap` are those of `Binder`. fp8 weights are dequantised when loaded, or
+    with `keep_quantised` for each product, to the same values. With `check` every step proves that no page
     was lost, with `canary` that each slot it reads holds what that position wrote. Raises UsageError,
     before anything is loaded, for a folder that cannot be served or that does not fit.
     """
@@ -79,6 +80,7 @@ class Engine:
         wrap: Wrap | None = None,
         check: bool = False,
         canary: bool = False,
+        keep_quantised: bool = False,
     ) -> None:
         self.folder = Path(path)
         self.device = torch.device(device)
@@ -89,13 +91,16 @@ class Engine:
             raise UsageError(f"kv_tokens and page_size must be 1 or more, got {kv_tokens} and {page_size}")
         asked = limits or Limits()
         pages = -(-kv_tokens // page_size)
-        needed = estimate(self.arch, dtype=self.dtype, slots=pages * page_size, budget=asked.budget)
+        files = Checkpoint(self.folder, block=block_size(config))
+        needed = replace(
+            estimate(self.arch, dtype=self.dtype, slots=pages * page_size, budget=asked.budget),
+            weights=files.nbytes(self.arch, self.dtype, keep=keep_quantised),
+        )
         require(needed, device=self.device)
         self.text = (
             Text(self.folder, vocab=self.arch.vocab) if (self.folder / "tokenizer.json").is_file() else None
         )
-        files = Checkpoint(self.folder, block=block_size(config))
-        self._weights = load(files, self.arch, dtype=self.dtype, device=self.device)
+        self._weights = load(files, self.arch, dtype=self.dtype, device=self.device, keep=keep_quantised)
         self._pool = Pool(self.arch, pages * page_size, dtype=self.dtype, device=self.device)
         self._canary = Canary(pages * page_size, page_size, device=self.device) if canary else None
         bounded = replace(asked, positions=min(asked.positions, self.arch.max_positions))
@@ -115,7 +120,7 @@ class Engine:
 
     def weights_digest(self) -> str:
         """Return `sha256:…` of the weights as they are computed with, dequantised ones included."""
-        return digest_of(self._weights)
+        return digest_of(self._weights, self.dtype)
 
     def add(
         self,
