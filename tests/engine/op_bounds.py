@@ -65,6 +65,12 @@ def _rms_norm(call, exact, u):
     return (moved,)
 
 
+def _add_rms_norm(call, exact, u):
+    (moved,) = _rms_norm(call, exact[1:], u)
+    # The sum is rounded first: by u of each term, and so by at most u of the root of their mean.
+    return 1.001 * u * exact[0].abs(), moved + 2.01 * u * exact[1].abs()
+
+
 def _pointwise(call, exact, u):
     return (u * exact[0].abs() * 4,)
 
@@ -145,6 +151,7 @@ BOUNDS = {
     "linear": _linear,
     "rms_norm": _rms_norm,
     "add": _add,
+    "add_rms_norm": _add_rms_norm,
     "rotate": _rotate,
     "attend": _attention,
     "latent_attend": _latent,

@@ -8,7 +8,8 @@ import types
 import pytest
 import torch
 
-from parity.engine.ops.op import OPS, Binder, Cost, op
+from parity.engine import Engine
+from parity.engine.ops.op import OPS, Binder, Cost, Implementation, op
 from parity.errors import UsageError
 
 TOKENS = [1, 2, 3, 4]
@@ -180,3 +181,63 @@ def test_the_cost_of_every_op_is_positive_and_grows_with_tokens(checkpoint, engi
 def test_the_cost_of_a_product_is_that_of_its_formula():
     cost = OPS["linear"].cost(torch.zeros(3, 4), w=torch.zeros(5, 4))
     assert cost == Cost(2 * 3 * 4 * 5, 4 * (3 * 4 + 5 * 4 + 3 * 5))
+
+
+@pytest.fixture
+def fused_on_cpu(monkeypatch):
+    """A device rewrite of the fused op, as a vendor's is; counts its calls."""
+    calls = []
+
+    def rewrite(x, y, **bound):
+        calls.append(1)
+        return real.reference(x, y, **bound)
+
+    real = OPS["add_rms_norm"]
+    made = Implementation(device="cpu", function=rewrite)
+    monkeypatch.setattr(real, "implementations", [made])
+    return calls
+
+
+def test_a_fused_op_takes_the_place_of_the_sites_it_swallows(tiny, fused_on_cpu):
+    engine = Engine(tiny, dtype="f64")
+    plain = Engine(tiny, dtype="f64", force=["add_rms_norm"])
+    assert engine.score([1, 2, 3]).equal(plain.score([1, 2, 3]))
+    assert len(fused_on_cpu) == len(engine.arch.layers)
+    assert ("L00.res1+L00.norm2", "add_rms_norm") in engine.sites
+    assert ("L00.norm2", "rms_norm") not in engine.sites
+    assert ("L00.norm2", "rms_norm") in plain.sites
+
+
+@pytest.mark.parametrize("force", ["*", "add_rms_norm", "add", "rms_norm", "L00.norm2", "L00.res1"])
+def test_who_wants_a_swallowed_site_gets_it_apart(tiny, fused_on_cpu, force):
+    engine = Engine(tiny, dtype="f64", force=[force])
+    assert ("L00.res1", "add") in engine.sites
+    assert ("L00.norm2", "rms_norm") in engine.sites
+
+
+def test_a_wrap_sees_every_site_apart(tiny, fused_on_cpu):
+    seen = []
+
+    def wrap(site, op, function, bound):
+        seen.append(site)
+        return function
+
+    Engine(tiny, dtype="f64", wrap=wrap).score([1, 2])
+    assert {"L00.res1", "L00.norm2"} <= set(seen)
+    assert fused_on_cpu == []
+
+
+def test_ascends_kernel_is_taken_where_torch_npu_has_registered_it(monkeypatch):
+    bound = {"w": torch.ones(4), "eps": 1e-5, "offset": 0.0}
+    op = OPS["add_rms_norm"]
+    assert op.choose("npu", bound) is op.reference
+
+    def kernel(x, y, gamma, epsilon):  # as torch_npu returns: the norm, the reciprocal root, the sum
+        total, normal = op.reference(x, y, w=gamma, eps=epsilon, offset=0.0)
+        return normal, None, total
+
+    monkeypatch.setattr(torch.ops.npu, "npu_add_rms_norm", kernel, raising=False)
+    x, y = torch.randn(2, 4), torch.randn(2, 4)
+    got = op.choose("npu", bound)(x, y, **bound)
+    assert all(map(torch.equal, got, op.reference(x, y, **bound)))
+    assert op.choose("npu", {**bound, "offset": 1.0}) is op.reference

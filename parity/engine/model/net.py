@@ -5,7 +5,7 @@ A step is `network(batch) -> logits` and a function of weights, pool and batch a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,6 +36,9 @@ class _Site:
 
     def op(self, site: str, name: str, **bound: object) -> Callable[..., Tensor]:
         return self._binder.bind(self._prefix + site, name, **bound)
+
+    def fuse(self, sites: Sequence[str], name: str, **bound: object) -> Callable[..., Any] | None:
+        return self._binder.fuse([self._prefix + site for site in sites], name, **bound)
 
     def linear(self, name: str) -> Callable[[Tensor], Tensor]:
         bias = self._weights.get(f"{self._prefix}{name}.bias")
@@ -80,18 +83,41 @@ def _norm(arch: Arch, site: _Site, name: str) -> Callable[[Tensor], Tensor]:
     return site.op(name, "rms_norm", w=site.weight(name), eps=arch.eps, offset=arch.norm_offset)
 
 
+def _add_norm(arch: Arch, site: _Site) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The residual sum and its norm: one op where the device has it and nobody asks for the two."""
+    fused = site.fuse(
+        ("res1", "norm2"),
+        "add_rms_norm",
+        w=site.weight("norm2"),
+        eps=arch.eps,
+        offset=arch.norm_offset,
+    )
+    if fused is not None:
+        return fused
+    add, norm = site.op("res1", "add"), _norm(arch, site, "norm2")
+
+    def apart(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        total = add(x, y)
+        return total, norm(total)
+
+    return apart
+
+
 def _layer(arch: Arch, layer: Layer, place: LayerPool, site: _Site) -> _Step:
     attention = (_latent if layer.attention.mla else _heads)(arch, layer.attention, place, site)
     feed_forward = (_mixture if layer.feed_forward.router else _dense)(layer.feed_forward, site)
-    norm1, norm2 = _norm(arch, site, "norm1"), _norm(arch, site, "norm2")
-    add1, add2 = site.op("res1", "add"), site.op("res2", "add")
+    norm1 = _norm(arch, site, "norm1")
     if not layer.sandwich:
+        add_norm = _add_norm(arch, site)
+        add2 = site.op("res2", "add")
 
         def plain(x: Tensor, batch: Batch, angles: _Angles) -> Tensor:
-            x = add1(x, attention(norm1(x), batch, angles))
-            return add2(x, feed_forward(norm2(x)))
+            x, normal = add_norm(x, attention(norm1(x), batch, angles))
+            return add2(x, feed_forward(normal))
 
         return plain
+    norm2 = _norm(arch, site, "norm2")
+    add1, add2 = site.op("res1", "add"), site.op("res2", "add")
     post1, post2 = _norm(arch, site, "attn_post"), _norm(arch, site, "ffn_post")
 
     def sandwich(x: Tensor, batch: Batch, angles: _Angles) -> Tensor:

@@ -73,6 +73,13 @@ def _add(draw: Generator, size: int) -> Iterator[Call]:
     yield Call((_normal(draw, size, _HIDDEN), _normal(draw, size, _HIDDEN)), {})
 
 
+@reference.add_rms_norm.drawn
+def _add_rms_norm(draw: Generator, size: int) -> Iterator[Call]:
+    for offset in (0.0, 1.0):
+        x, y = _normal(draw, size, _HIDDEN), _normal(draw, size, _HIDDEN)
+        yield Call((x, y), {"w": _normal(draw, _HIDDEN), "eps": 1e-5, "offset": offset})
+
+
 @reference.rotate.drawn
 def _rotate(draw: Generator, size: int) -> Iterator[Call]:
     angles = 6.28 * torch.rand(size, 4, generator=draw)

@@ -9,7 +9,7 @@ costs nothing.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,6 +133,21 @@ class Binder:
         self.sites.append((site, name))
         closure = functools.partial(function, **bound) if bound else function
         return self._wrap(site, found, closure, bound) if self._wrap else closure
+
+    def fuse(self, sites: Sequence[str], name: str, **bound: Any) -> _Function | None:
+        """Return the fused op `name` for neighbouring sites, or None where they stay apart.
+
+        They do where this device has no rewrite of it, and where somebody wants one of them: by
+        `force`, or by a wrap, which is to see each site.
+        """
+        found = OPS[name]
+        if self._wrap or {"*", name, *found.swallows, *sites} & self._force:
+            return None
+        function = found.choose(self._device, bound)
+        if function is found.reference:
+            return None
+        self.sites.append(("+".join(sites), name))
+        return functools.partial(function, **bound)
 
     def check(self) -> None:
         """Raise UsageError for a name in `force` that is no op and no site of what was bound."""

@@ -23,6 +23,7 @@ from parity.engine.run.batch import Batch, Segment
 __all__ = [
     "activate",
     "add",
+    "add_rms_norm",
     "attend",
     "embed",
     "experts",
@@ -133,6 +134,13 @@ def rms_norm(x: Tensor, *, w: Tensor, eps: float, offset: float) -> Tensor:
 def add(x: Tensor, y: Tensor) -> Tensor:
     """The residual sum."""
     return x + y
+
+
+@op(budget="norm", cost=_pointwise(5), swallows=("add", "rms_norm"))
+def add_rms_norm(x: Tensor, y: Tensor, *, w: Tensor, eps: float, offset: float) -> tuple[Tensor, Tensor]:
+    """The residual sum x + y, and its norm."""
+    total = add.reference(x, y)
+    return total, rms_norm.reference(total, w=w, eps=eps, offset=offset)
 
 
 @op(budget="rope", cost=_pointwise(6))

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import parity.engine.ops.cpu
+import parity.engine.ops.npu
 import parity.engine.ops.reference  # noqa: F401  # declares the ops
 from parity.engine.kv.blocks import Blocks
 from parity.engine.kv.canary import Canary
