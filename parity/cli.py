@@ -114,7 +114,7 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
 
 
 def _interrupted() -> NoReturn:
-    print("interrupted before there was anything to say", file=sys.stderr)
+    print("interrupted before it was done", file=sys.stderr)
     raise SystemExit(3) from None
 
 

@@ -27,7 +27,6 @@ class Facts:
     product          what may round float32 products, `convolution` the same for convolutions
     reduced          what is rounded by default where no switch says so: None nothing, `?` unknown;
                      `reduced_strict` the same with what strict exports
-    raises           an operator without a kernel raises, so that nothing can fall back unseen
     fallback         how an operator that ran on the host is warned of
     lazy             whether operations can be collected into a graph before they run
     compiler         what torch.compile is given, None where that is unknown
@@ -48,7 +47,6 @@ class Facts:
     convolution: Switch | None = None
     reduced: str | None = "?"
     reduced_strict: str | None = "?"
-    raises: bool = False
     fallback: FallbackWarning | None = None
     lazy: bool = False
     compiler: str | None = None
@@ -103,7 +101,7 @@ _MUSA = Facts(
     switches=(_MUSA_TF32,),
     product=_MUSA_TF32,
     convolution=_MUSA_TF32,
-    raises=True,
+    # No fallback to the host is in its source, which proves little of a release (DEVICES.md 10, item 5).
     compiler="inductor",
     graph="MUSAGraph",
     collective="mccl",

@@ -7,7 +7,7 @@ callable `(BackendSpec, Setting) -> Backend`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from parity.backend.profile import Profile
@@ -15,9 +15,20 @@ from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
 
-__all__ = ["SLOW_PATH", "Availability", "Backend", "Handle", "Node", "Unsupported", "Witness"]
+__all__ = [
+    "SLOW_PATH",
+    "UNKNOWN_PLACE",
+    "Availability",
+    "Backend",
+    "Handle",
+    "Node",
+    "Unsupported",
+    "Witness",
+    "unplaced",
+]
 
 SLOW_PATH = "AI_CPU:"  # begins the kind of a node that the chip's own slow processor ran (Ascend)
+UNKNOWN_PLACE = "?"  # the device of a node that may have run anywhere
 Handle = Any  # a tensor in the backend's own type, opaque to every other stage
 
 
@@ -44,6 +55,11 @@ class Node:
     kind: str
     device: str
     precision: str
+
+
+def unplaced(node: Node) -> Node:
+    """Return a node of which nobody can say that it ran on the target: its step is not judged."""
+    return replace(node, device=UNKNOWN_PLACE, precision="?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

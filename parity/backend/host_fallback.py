@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
-from parity.backend.base import Node, Witness
+from parity.backend.base import Node, Witness, unplaced
 
 __all__ = ["FallbackWarning", "HostFallbacks", "Repeat", "listen"]
 
@@ -172,5 +172,5 @@ class HostFallbacks:
         # A compiler's node may hide an operator that was warned of under its own name.
         compiled = bool(self._known) and "::" not in node.kind
         if self._silent or compiled or node.kind in self._suspects:
-            return dataclasses.replace(node, precision="?")
+            return unplaced(node)
         return node

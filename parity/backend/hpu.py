@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from parity.backend import hpu_flags, hpu_host, hpu_plugin, installed
 from parity.backend.arithmetic import Arithmetic
-from parity.backend.base import Availability, Handle, Node, Unsupported
+from parity.backend.base import Availability, Handle, Node, Unsupported, unplaced
 from parity.backend.device import Memory, TorchDevice
 from parity.backend.hpu_profile import hpu_arithmetic, hpu_profile
 from parity.backend.profile import Profile
@@ -196,8 +196,7 @@ class HpuBackend(TorchDevice):
         self._tensors.adopt(step, inputs, outputs)
         self._witness = self._tensors.truth(step, self._witness)
         if not self._counted:
-            # Where it ran is unknown, which the judge reads from a precision that is not said.
-            unknown = Node(kind="what the host may have run", device=str(self.device), precision="?")
+            unknown = unplaced(Node(kind="what the host may have run", device="", precision=""))
             self._witness = dataclasses.replace(self._witness, executed=(*self._witness.executed, unknown))
         return outputs
 

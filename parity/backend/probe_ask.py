@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from parity.backend.base import Backend, Unsupported
+from parity.backend.base import UNKNOWN_PLACE, Backend, Unsupported, Witness
 from parity.case.case import Step
 from parity.case.dtype import DTYPES, DType, decode, encode
 from parity.case.op import OPS, Attr
@@ -44,6 +44,17 @@ class Threaded(Protocol):
     def threads(self, count: int) -> None: ...
 
 
+def _require_target(op: str, witness: Witness) -> None:
+    """Raise Elsewhere unless the device computed an op: what a host computes says nothing of it."""
+    if witness.host:
+        raise Elsewhere(f"{op} ran elsewhere: {witness.host[0].kind} on {witness.host[0].device}")
+    if not witness.executed:
+        raise Elsewhere(f"nothing says that {op} ran on the device")
+    hidden = next((node.kind for node in witness.executed if node.device == UNKNOWN_PLACE), "")
+    if hidden:
+        raise Elsewhere(f"{op} may have run elsewhere: {hidden}")
+
+
 class Asker:
     """Runs one op at a time on an open backend."""
 
@@ -59,10 +70,7 @@ class Asker:
         handles = [None if each is None else self._backend.put(each) for each in inputs]
         results = self._backend.run(step, handles)
         self._backend.synchronize()
-        # What a host computes says nothing of the device.
-        elsewhere = self._backend.witness().host
-        if elsewhere:
-            raise Elsewhere(f"{op} ran elsewhere: {elsewhere[0].kind} on {elsewhere[0].device}")
+        _require_target(op, self._backend.witness())
         return self._backend.get(results[0])
 
     @contextmanager

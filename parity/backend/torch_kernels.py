@@ -11,7 +11,8 @@ from functools import cache
 
 import torch
 
-from parity.backend.base import Node, Witness
+from parity.backend.base import Node, Witness, unplaced
+from parity.backend.torch_witness import NOTHING_RAN
 
 __all__ = ["has_kernel", "with_own_kernels"]
 
@@ -42,14 +43,16 @@ def _key(device_type: str) -> str:
 
 
 def with_own_kernels(witness: Witness, device_type: str) -> Witness:
-    """Return the witness with unknown precision for each operator without a kernel of the device's own."""
+    """Return the witness with an unknown place for each node that is no kernel of the device's own.
+
+    What a compiler was handed is none: it says nothing of where the compiler put it.
+    """
     return dataclasses.replace(
         witness, executed=tuple(_proved(node, device_type) for node in witness.executed)
     )
 
 
 def _proved(node: Node, device_type: str) -> Node:
-    is_operator = "::" in node.kind
-    if not is_operator or has_kernel(node.kind, device_type):
+    if node.kind == NOTHING_RAN or ("::" in node.kind and has_kernel(node.kind, device_type)):
         return node
-    return dataclasses.replace(node, precision="?")
+    return unplaced(node)

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.backend.base import Node, Witness
 from parity.backend.torch_tensor import name_of
 
-__all__ = ["Trace", "tensors"]
+__all__ = ["NOTHING_RAN", "Trace", "tensors"]
+
+NOTHING_RAN = "identity"  # a step whose results are its inputs, such as a cast to the type that is there
 
 _MOVES = frozenset(
     f"aten::{name}" for name in ("_to_copy", "_unsafe_view", "clone", "copy_", "detach", "lift_fresh")
@@ -76,7 +78,7 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has 
         if not executed and not host:
             executed, moved = moved, []
         if not executed and not host:  # such as a cast to the dtype that it already has
-            executed = [self._node("identity", t.device, t.dtype) for t in outputs]
+            executed = [self._node(NOTHING_RAN, t.device, t.dtype) for t in outputs]
         return Witness(executed=tuple(executed), moved=tuple(moved), host=tuple(host))
 
     def _node(self, name: str, device: torch.device, dtype: torch.dtype) -> Node:

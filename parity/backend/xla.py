@@ -14,7 +14,7 @@ from typing import Any
 
 from parity.backend import installed
 from parity.backend.accelerator import AcceleratorBackend
-from parity.backend.base import Availability, Handle, Node
+from parity.backend.base import Availability, Handle, Node, unplaced
 from parity.backend.device import Memory
 from parity.backend.spec import Setting
 from parity.backend.vendor_api import UNKNOWN, ask, find, said
@@ -135,8 +135,8 @@ class XlaBackend(AcceleratorBackend):
         """Run one step; nothing is proved by a version that counts no fallbacks."""
         outputs = super().run(step, inputs)
         if not self._is_counted:
-            unproved = (dataclasses.replace(node, precision="?") for node in self._witness.executed)
-            self._witness = dataclasses.replace(self._witness, executed=tuple(unproved))
+            unproved = tuple(map(unplaced, self._witness.executed))
+            self._witness = dataclasses.replace(self._witness, executed=unproved)
         return outputs
 
     def _counters(self) -> dict[str, int] | None:

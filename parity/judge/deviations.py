@@ -14,6 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from parity.backend.spec import Setting
 from parity.case.ids import CaseId, Selector
 from parity.errors import UsageError, near_miss
 from parity.judge.verdict import Verdict
@@ -140,6 +141,12 @@ def _entry(table: Mapping[str, object], where: str) -> Deviation:
         )
     if kind not in {k.value for k in Kind}:
         raise UsageError(f"{where}: kind '{kind}' is not one of ours, upstream, never")
+    settings = [s.value for s in Setting]
+    if text.get("setting") and text["setting"] not in settings:
+        raise UsageError(
+            f"{where}: unknown setting '{text['setting']}'{near_miss(text['setting'], settings)}; one of "
+            f"{', '.join(settings)}"
+        )
     if text.get("versions") and not _conditions(text["versions"]):
         raise UsageError(f"{where}: versions '{text['versions']}' is not like 'torch>=2.13,<3'")
     rest: dict[str, Any] = {

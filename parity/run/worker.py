@@ -60,7 +60,9 @@ def main() -> None:
         opened = environment(backend)
     except Exception as error:  # noqa: BLE001  # an SDK may raise anything, and each is a reason
         traceback.print_exc()
-        tell(Event(news=News.UNUSABLE, text=_reason(error)))
+        # The launcher puts the same words before whatever any backend says.
+        said = _reason(error).removeprefix(f"'{orders.spec}' cannot be opened: ")
+        tell(Event(news=News.UNUSABLE, text=said))
         return
     journal.enter(Phase.IDLE)
     tell(Event(news=News.READY, environment=opened))

@@ -379,6 +379,13 @@ def test_without_a_way_to_see_fallbacks_only_a_kernel_of_the_device_is_proof(mon
     assert verdict(neuron, LOGSUMEXP) is Verdict.UNJUDGED
 
 
+def test_that_musa_s_source_has_no_fallback_is_no_proof_of_a_release(monkeypatch):
+    FAKES["musa"](monkeypatch, calls=[])
+    musa = opened("musa", Setting.STRICT)
+    assert verdict(musa, SILU) is Verdict.WITHIN
+    assert verdict(musa, LOGSUMEXP) is Verdict.UNJUDGED
+
+
 def test_neuron_s_products_are_unknown_unless_its_compiler_was_told(monkeypatch):
     FAKES["neuron"](monkeypatch)
     assert verdict(opened("neuron"), MATMUL) is Verdict.UNJUDGED

@@ -80,7 +80,7 @@ def test_what_called_a_fallback_from_inside_is_not_proved_in_later_steps():
     heard = fallbacks(Repeat.ONCE_PER_OP)
     step(heard, "aten::median", says=["aten::sort"])
     later = step(heard, "aten::median")
-    assert [node.precision for node in later.executed] == ["?"]
+    assert [(node.device, node.precision) for node in later.executed] == [("?", "?")]
     assert verdict(later) is Verdict.UNJUDGED
     assert verdict(step(heard, "aten::silu")) is Verdict.WITHIN
 

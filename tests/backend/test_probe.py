@@ -8,7 +8,7 @@ import pytest
 
 from parity.backend import probe_functions
 from parity.backend.arithmetic import Arithmetic, Flush, Order, Products, Reads, differences
-from parity.backend.base import Node, Unsupported, Witness
+from parity.backend.base import Node, Unsupported, Witness, unplaced
 from parity.backend.probe import PROBES, Evidence, declaration, evidence, probe
 from parity.backend.profile import Accumulator, Rounding
 from parity.backend.spec import Setting
@@ -175,6 +175,32 @@ def test_what_ran_on_the_host_says_nothing_of_the_device(cpu):
 
     found = evidence(Fallback(cpu, "", None), "gelu")
     assert found == Evidence(unknown={"gelu": "gelu_erf ran elsewhere: aten::gelu on cpu"})
+
+
+@pytest.mark.parametrize(
+    "executed, said",
+    [
+        ((), "nothing says that gelu_erf ran on the device"),
+        (
+            (unplaced(Node(kind="aten::gelu", device="xpu:0", precision="f32")),),
+            "gelu_erf may have run elsewhere: aten::gelu",
+        ),
+    ],
+)
+def test_what_nobody_saw_run_on_the_device_says_nothing_of_it(cpu, executed, said):
+    class Hidden(Altered):
+        def witness(self):
+            return Witness(executed=executed)
+
+    assert evidence(Hidden(cpu, "", None), "gelu") == Evidence(unknown={"gelu": said})
+
+
+def test_a_precision_that_a_switch_does_not_say_is_what_a_probe_is_for(cpu):
+    class Unsaid(Altered):
+        def witness(self):
+            return Witness(executed=(Node(kind="aten::gelu", device="xpu:0", precision="?"),))
+
+    assert evidence(Unsaid(cpu, "", None), "gelu").known == {"gelu": "erf"}
 
 
 def test_what_is_unsupported_is_unknown_in_the_backends_words_or_a_fact_of_its_own(cpu):

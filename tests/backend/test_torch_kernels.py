@@ -19,8 +19,9 @@ def test_torch_s_own_table_says_which_kernels_a_device_has(operator, device, fou
     assert has_kernel(operator, device) is found
 
 
-def test_an_operator_without_a_kernel_of_the_device_loses_its_precision():
-    kinds = ("aten::mm", "aten::logsumexp", "inductor:linear")
+def test_what_is_no_kernel_of_the_device_loses_its_place_and_precision():
+    kinds = ("aten::mm", "aten::logsumexp", "neuron:linear", "identity")
     witness = Witness(executed=tuple(Node(kind=kind, device="cpu", precision="f32") for kind in kinds))
     found = with_own_kernels(witness, "cpu").executed
-    assert [node.precision for node in found] == ["f32", "?", "f32"]
+    assert [node.precision for node in found] == ["f32", "?", "?", "f32"]
+    assert [node.device == "?" for node in found] == [False, True, True, False]

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from parity.store import manifest
+from tests.cli.conftest import environment
 
 pytestmark = pytest.mark.needs_torch  # in the processes that it starts
 
@@ -23,6 +28,28 @@ def test_the_cpu_is_what_it_declares(parity, tmp_path):
     assert not list((tmp_path / ".parity").glob("run-*"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_it_and_leaves_no_child(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "parity", "probe", "--target", "sim/ideal"],
+        cwd=tmp_path,
+        env={**environment(), "PARITY_SIM_FAULTS": "hang"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A runner in the background ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - one call, no locks
+    )
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / ".parity").glob("run-*/*")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (3, "", "interrupted before it was done\n")
+    assert not list((tmp_path / ".parity").glob("run-*"))
+
+
 def test_a_target_is_needed(parity):
     done = parity("probe")
     assert (done.returncode, done.stdout) == (2, "")
@@ -33,6 +60,13 @@ def test_an_unknown_backend_is_a_usage_error(parity):
     done = parity("probe", "--target", "cqu")
     assert done.returncode == 2
     assert done.stderr.startswith("UsageError: unknown backend 'cqu'; did you mean 'cpu'?")
+
+
+def test_what_cannot_be_opened_is_said_once(parity, monkeypatch):
+    monkeypatch.setenv("PARITY_SIM_PATH", "mode")
+    done = parity("probe", "--target", "sim/gaudi2+lazy")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("BackendError: 'sim/gaudi2+lazy' cannot be opened: torch ")
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_runs(parity, tmp_path):
@@ -46,4 +80,6 @@ def test_goldens_know_what_their_device_was_probed_to_be(recorded):
     environment = manifest.read(path).environment
     assert environment["probe.gelu"] == "erf"
     assert environment["probe.products.f32.accumulator"] == "f32"
-    assert "probe.threads" not in environment  # what is unknown is not there
+    # What is unknown is not there.
+    found = {value for name, value in environment.items() if name.startswith("probe.")}
+    assert found.isdisjoint({"", "unknown", "None"})

@@ -93,6 +93,39 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(tmp_path: Path) -> None
     assert done.stdout.startswith("ops/")
 
 
+def test_a_verdict_is_kept_when_the_reader_has_gone(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "parity", "check", "--ref", "oracle", "--target", "sim/gaudi2"]
+    case = "ops/gelu_erf:dist=normal,dtype=f32"
+    try:
+        done = subprocess.run(
+            [*command, "--production", case],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    finally:
+        os.close(write)
+    assert done.returncode == 1  # every one is tanh-gelu
+    assert "Error" not in done.stderr
+
+
+def test_list_without_a_reader_is_no_error(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "parity", "list"]
+    try:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=write, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_show_says_what_runs_and_how_it_is_judged(parity: Parity) -> None:
     case = parity("list", "ops/softmax:dtype=bf16", "--suite", "smoke").stdout.splitlines()[0]
     done = parity("show", case)

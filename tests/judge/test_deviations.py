@@ -146,6 +146,11 @@ MALFORMED = [
     (changed('"exceeds"', '"within"'), f"entry 1: cannot expect 'within'; {LEGAL}"),
     (changed('"exceeds"', '"unjudged"'), f"entry 1: cannot expect 'unjudged'; {LEGAL}"),
     (ENTRY + 'versions = "torch 2.13"\n', "entry 1: versions 'torch 2.13' is not like 'torch>=2.13,<3'"),
+    # It would never apply, and never be stale.
+    (
+        ENTRY + 'setting = "prodution"\n',
+        "entry 1: unknown setting 'prodution'; did you mean 'production'?; one of strict, production",
+    ),
     (ENTRY + 'versions = ">=2.13"\n', "entry 1: versions '>=2.13' is not like 'torch>=2.13,<3'"),
     (ENTRY + "[other]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'other'"),
     ("deviation = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),

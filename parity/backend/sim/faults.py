@@ -34,6 +34,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from parity.case.op import OPS
 from parity.errors import BackendError, UsageError, near_miss
 
 __all__ = [
@@ -52,7 +53,9 @@ STATE_VARIABLE = "PARITY_SIM_STATE"
 NUMERIC = ("stale_padding", "off_by_one_mask", "wrong_tile_edge", "nondeterminism")
 _SECONDS = {"slow_compile": 2.0, "poisoned": 5.0}
 _NAMES = (*NUMERIC, *_SECONDS, "hang", "segfault", "abort", "kill", "out_of_memory")
-_ENTRY = re.compile(r"(?P<name>\w+)(?:=(?P<seconds>[\d.]+))?(?:@(?P<op>[a-z]\w*))?(?:@#(?P<number>\d+))?")
+_ENTRY = re.compile(
+    r"(?P<name>\w+)(?:=(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<op>[a-z]\w*))?(?:@#(?P<number>[1-9]\d*))?"
+)
 TILE = 16  # of K
 
 
@@ -91,6 +94,10 @@ def _entry(text: str) -> Fault:
         )
     if seconds is not None and name not in _SECONDS:
         raise UsageError(f"{FAULTS_VARIABLE}: '{name}' has no seconds; {', '.join(_SECONDS)} have")
+    if match["op"] is not None and match["op"] not in OPS:
+        raise UsageError(
+            f"{FAULTS_VARIABLE}: '{text}' names no op of the op table{near_miss(match['op'], sorted(OPS))}"
+        )
     return Fault(
         name=name,
         op=match["op"] or "",

@@ -52,7 +52,7 @@ def _from_file(path: Path) -> Chip:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path}: {type(error).__name__}: {error}. Correct the declaration") from error
     found = getattr(module, "CHIP", None)
     if not isinstance(found, Chip) or found.name != path.stem:

@@ -41,6 +41,16 @@ def test_a_list_of_faults_is_read():
         ("segfalt", "PARITY_SIM_FAULTS: unknown fault 'segfalt'; did you mean 'segfault'?; known: "),
         ("hang=3", "PARITY_SIM_FAULTS: 'hang' has no seconds; slow_compile, poisoned have"),
         ("hang@#x", "PARITY_SIM_FAULTS: 'hang@#x' is not a fault; write name[=seconds][@op][@#N]"),
+        # Each of these would never strike, and a run that should fail would not.
+        ("hang@#0", "PARITY_SIM_FAULTS: 'hang@#0' is not a fault; write name[=seconds][@op][@#N]"),
+        (
+            "kill@matmull",
+            "PARITY_SIM_FAULTS: 'kill@matmull' names no op of the op table; did you mean 'matmul'?",
+        ),
+        (
+            "poisoned=1..2",
+            "PARITY_SIM_FAULTS: 'poisoned=1..2' is not a fault; write name[=seconds][@op][@#N]",
+        ),
     ],
 )
 def test_what_is_no_fault_is_refused(text, message):

@@ -77,6 +77,13 @@ def test_a_declaration_that_raises_says_where(own, tmp_path):
     )
 
 
+def test_a_file_that_leaves_the_program_is_an_error_like_any_other(own, tmp_path):
+    own("mychip.py", "raise SystemExit(0)")
+    with pytest.raises(UsageError) as error:
+        find("mychip")
+    assert str(error.value) == f"{tmp_path}/mychip.py: SystemExit: 0. Correct the declaration"
+
+
 def test_a_folder_that_is_not_there_is_refused(monkeypatch):
     monkeypatch.setenv("PARITY_SIM_CHIPS", "/nowhere")
     with pytest.raises(UsageError, match="PARITY_SIM_CHIPS=/nowhere: there is no such folder"):
