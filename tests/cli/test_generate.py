@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from parity import cli
+from parity import cli_engine
 from parity.errors import BackendError
 from tests.cli.conftest import Parity, environment
 
@@ -114,7 +114,7 @@ def test_a_package_that_is_not_installed_is_named_with_what_brings_it(
         importlib.util, "find_spec", lambda name: None if name == "tokenizers" else present(name)
     )
     with pytest.raises(BackendError) as found:
-        cli.generate("tiny-llama", "ROMEO:")
+        cli_engine.generate("tiny-llama", "ROMEO:")
     assert str(found.value) == (
         "the engine needs tokenizers, which is not installed. pip install 'chip-parity[engine]'"
     )

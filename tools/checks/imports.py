@@ -25,12 +25,13 @@ FLOW = (
     ("localize",),
     ("report",),
     ("check", "golden", "request"),
+    ("cli_engine",),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
 PLACE = {name: place for place, names in enumerate(FLOW) for name in names}
 
-DOORS = ("cli.py", "pytest_plugin.py", "__main__.py")
+DOORS = ("cli.py", "cli_engine.py", "pytest_plugin.py", "__main__.py")
 # A vendor's own file; the other files of backend/ are shared by vendors.
 NOT_VENDOR = tuple(
     f"backend/{name}.py"
@@ -60,14 +61,23 @@ ROOMS = {
     "tomli": ("*",),
     "torch": ("backend/*", "judge/*", "run/worker.py", "run/recorder.py", "engine/*", *DOORS),
     "transformers": ("engine/beside.py",),  # where it is installed, to be timed beside the engine
-    "typer": ("cli.py",),
+    "typer": ("cli.py", "cli_engine.py"),
     "typing_extensions": ("*",),
 }
 TORCH_FREE = tuple(
     f"backend/{n}.py" for n in ("arithmetic", "base", "doctor", "installed", "profile", "registry", "spec")
 ) + tuple(f"judge/{n}.py" for n in ("deviations", "verdict"))
 # Loading these is what `import parity`, `parity --help`, `parity list` and the pytest plugin do.
-LIGHT = ("__init__", "errors", "cli", "pytest_plugin", "case/*", "backend/registry", "backend/spec")
+LIGHT = (
+    "__init__",
+    "errors",
+    "cli",
+    "cli_engine",
+    "pytest_plugin",
+    "case/*",
+    "backend/registry",
+    "backend/spec",
+)
 HEAVY = ("torch", "pyarrow")
 
 
