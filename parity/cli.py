@@ -1,6 +1,7 @@
 """The command line: reads arguments, runs a stage, prints, and turns an outcome into an exit code.
 
-Imports of stages sit inside commands, for cost only: `parity --help` must not load torch.
+Imports of stages sit inside commands, for cost only: `parity --help` must not load torch. Longer
+than a file should be: half of it declares options, which typer reads from the signatures.
 """
 
 from __future__ import annotations

@@ -1,3 +1,8 @@
+"""CUDA and ROCm, against fakes of the vendor's modules.
+
+Longer than a file should be: each switch of each interface is tested present, absent and refusing.
+"""
+
 import json
 import os
 import runpy

@@ -1,3 +1,8 @@
+"""Gaudi, against fakes of the vendor's modules.
+
+Longer than a file should be: its flags and what each release lacks are tables that are tested row by row.
+"""
+
 import os
 import runpy
 import subprocess

@@ -1,3 +1,8 @@
+"""Ascend, against fakes of the vendor's modules.
+
+Longer than a file should be: its switches and what each release lacks are tables that are tested row by row.
+"""
+
 import os
 import runpy
 import subprocess
