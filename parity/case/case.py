@@ -1,4 +1,4 @@
-"""A case as plain data: its inputs, and the steps that run on them.
+"""A case as plain data: its inputs, and the steps that run on them or the subject that is run.
 
 A case file says what runs; a backend says how. Does not load files (`catalog`) nor generate
 values (`inputs`).
@@ -19,7 +19,7 @@ from parity.case.ids import CaseId
 from parity.case.op import OPS, Attr
 from parity.errors import UsageError
 
-__all__ = ["GENERATOR_VERSION", "Case", "Role", "Step", "TensorSpec"]
+__all__ = ["GENERATOR_VERSION", "Case", "Role", "Step", "Subject", "SubjectKind", "TensorSpec"]
 
 # Raised when the same specification would give other input bits, so that goldens made from the
 # old bits are refused by name instead of being blamed on a chip.
@@ -77,16 +77,36 @@ class Step:
         return (name for name in self.inputs if name is not None)
 
 
+class SubjectKind(Enum):
+    """What a subject is: the reference engine on a checkpoint, or any torch module."""
+
+    ENGINE = "engine"
+    MODULE = "module"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Code that is run whole and observed: its steps are what its recording holds.
+
+    `options` say which model, in which type, on which plan; `run.subject` documents them.
+    """
+
+    kind: SubjectKind
+    options: Mapping[str, Attr]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
     """What runs under one id; `source` is `file:line` of its definition.
 
-    Raises UsageError when two tensors share a name or a step reads one that does not exist yet.
+    Either `steps` or a `subject`. Raises UsageError when two tensors share a name, a step reads one
+    that does not exist yet, or there is nothing to run.
     """
 
     id: CaseId
     inputs: tuple[TensorSpec, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    subject: Subject | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -99,8 +119,12 @@ class Case:
                 raise UsageError(f"{self.where}: step '{step.name}' reads '{missing[0]}', not made before it")
             for name in step.outputs:
                 self._define(name, known)
-        if len({step.name for step in self.steps}) != len(self.steps) or not self.steps:
-            raise UsageError(f"{self.where}: needs at least one step, each with a name of its own")
+        if len({step.name for step in self.steps}) != len(self.steps) or bool(self.steps) == bool(
+            self.subject
+        ):
+            raise UsageError(
+                f"{self.where}: needs at least one step, each with a name of its own, or else a subject"
+            )
 
     def _define(self, name: str, known: set[str]) -> None:
         if name in known:
@@ -123,7 +147,7 @@ class Case:
 
         Comments and the order of definitions in the case file do not count; layouts do.
         """
-        content = {
+        content: dict[str, object] = {
             "generator": GENERATOR_VERSION,
             "id": str(self.id),
             "inputs": [
@@ -132,5 +156,7 @@ class Case:
             ],
             "steps": [[s.name, s.op, s.inputs, s.outputs, dict(s.attrs)] for s in self.steps],
         }
+        if self.subject is not None:
+            content["subject"] = [self.subject.kind.value, dict(self.subject.options)]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

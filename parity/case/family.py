@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
-from parity.case.case import Case, Role, Step, TensorSpec
+from parity.case.case import Case, Role, Step, Subject, SubjectKind, TensorSpec
 from parity.case.cover import Row, pairwise
 from parity.case.dtype import DType, Kind, dtype
 from parity.case.ids import CaseId
@@ -38,6 +38,7 @@ __all__ = [
     "dims",
     "family",
     "fits",
+    "observed",
     "one",
     "operands",
     "parts",
@@ -78,7 +79,8 @@ class Parts:
     """What a builder returns: a case without its id."""
 
     inputs: tuple[TensorSpec, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+    subject: Subject | None = None
 
 
 _Builder = Callable[[Params], Parts]
@@ -116,7 +118,7 @@ class Family:
         for a_step in made.steps:
             if a_step.op not in OPS:
                 raise UsageError(f"step '{a_step.name}': unknown op '{a_step.op}'{near_miss(a_step.op, OPS)}")
-        return Case(id=case, inputs=made.inputs, steps=made.steps, source=source)
+        return Case(id=case, inputs=made.inputs, steps=made.steps, subject=made.subject, source=source)
 
 
 def family(
@@ -224,6 +226,12 @@ def _step(
 def parts(inputs: Sequence[TensorSpec], *steps: Step) -> Parts:
     """Describe a case of several steps."""
     return Parts(inputs=tuple(inputs), steps=steps)
+
+
+def observed(kind: str, *inputs: TensorSpec, **options: Attr) -> Parts:
+    """Describe a case that runs an `engine` or a `module` and records each of its steps."""
+    subject = Subject(kind=SubjectKind(kind), options=MappingProxyType(options))
+    return Parts(inputs=tuple(inputs), subject=subject)
 
 
 def one(

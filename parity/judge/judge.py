@@ -1,29 +1,23 @@
-"""Judge every step of a recording alone, on exactly the inputs that it consumed.
+"""Judge one side of a case: each of its steps alone, and that its steps are those of the case.
 
-The error a step *introduced* follows from one run on one device: no reference is needed and no
-error can travel. Does not compare two devices, nor load or run anything.
+Does not compare two devices, nor load or run anything.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 
-from parity.backend.profile import Profile
-from parity.case.case import Case, Step
-from parity.case.dtype import DType
+from parity.case.case import Case
 from parity.case.inputs import generate
-from parity.case.op import OPS
 from parity.case.tensor import HostTensor
 from parity.errors import GoldenError
-from parity.judge.budget import Budget
-from parity.judge.compare import compare
-from parity.judge.oracle import CLASSES, answers
-from parity.judge.verdict import CaseJudgement, Evidence, OutputJudgement, StepJudgement, Verdict, worst
-from parity.judge.witness import examine
-from parity.store.recording import Recording, StepRecord, TensorRef
+from parity.judge.oracle import CLASSES
+from parity.judge.step import judge_step
+from parity.judge.traced import Weights, judge_steps
+from parity.judge.verdict import CaseJudgement, StepJudgement, Verdict, worst
+from parity.store.recording import Recording
 
 __all__ = ["formula", "judge", "use_one_thread"]
 
@@ -37,11 +31,16 @@ def use_one_thread() -> None:
 
 
 def judge(
-    case: Case, recording: Recording, *, inputs: Mapping[str, HostTensor] | None = None
+    case: Case,
+    recording: Recording,
+    *,
+    inputs: Mapping[str, HostTensor] | None = None,
+    weights: Weights = lambda _: None,
 ) -> CaseJudgement:
     """Return the judgement of one side; `inputs` are `generate(case)`, where they are at hand.
 
-    Raises GoldenError when the recording is of another case.
+    `weights` finds what the steps of a subject read besides activations. Raises GoldenError when the
+    recording is of another case.
     """
     if recording.case != str(case.id) or recording.revision != case.revision:
         raise GoldenError(
@@ -49,159 +48,36 @@ def judge(
             f"(revision {case.revision[7:19]}); record it again from this revision of the case"
         )
     known = dict(generate(case) if inputs is None else inputs)
+    judged = judge_steps(recording, weights=weights) if case.subject else _listed(case, recording, known)
+    return _concluded(tuple(judged), recording)
+
+
+def _listed(case: Case, recording: Recording, known: dict[str, HostTensor]) -> Iterator[StepJudgement]:
+    """Judge the steps that the case lists, each on what it generates or what the step before gave."""
     profile = recording.environment.profile
-    steps = []
     for step in case.steps:
         record = recording.step(step.name)
-        steps.append(_judge_step(step, record, known, recording.tensors, profile))
-        for ref in record.outputs if record else ():
+        if record is None:
+            yield StepJudgement(name=step.name, op=step.op, verdict=Verdict.UNJUDGED, note="not recorded")
+            continue
+        yield judge_step(step, record, known, recording.tensors, profile)
+        for ref in record.outputs:
             if ref.digest in recording.tensors:
                 known[ref.name] = recording.tensors[ref.digest]
+
+
+def _concluded(steps: tuple[StepJudgement, ...], recording: Recording) -> CaseJudgement:
     verdict = worst(step.verdict for step in steps)
+    note = ""
     if verdict is Verdict.WITHIN and not any(s.evidence and s.evidence.elements for s in steps):
-        return CaseJudgement(
-            verdict=Verdict.UNJUDGED, steps=tuple(steps), note="every output is empty: nothing was compared"
-        )
-    return CaseJudgement(verdict=verdict, steps=tuple(steps))
+        verdict, note = Verdict.UNJUDGED, "every output is empty: nothing was compared"
+    seen, alone = ([ref.digest for ref in refs] for refs in (recording.results, recording.unobserved))
+    if alone and seen != alone:
+        note = "changed by being observed: the same run without hooks gave other results"
+        verdict = worst([verdict, Verdict.UNJUDGED])
+    return CaseJudgement(verdict=verdict, steps=steps, note=note)
 
 
 def formula(op: str) -> str:
     """Return the documentation of the class function that judges an op, with the formula's source."""
     return (CLASSES[op].__doc__ or "").strip() if op in CLASSES else "no budget is known for this op"
-
-
-def _judge_step(
-    step: Step,
-    record: StepRecord | None,
-    known: Mapping[str, HostTensor],
-    tensors: Mapping[str, HostTensor],
-    profile: Profile,
-) -> StepJudgement:
-    if record is None:
-        return StepJudgement(name=step.name, op=step.op, verdict=Verdict.UNJUDGED, note="not recorded")
-    reason = _unjudgeable(step, record, known, tensors)
-    if record.failure is not None:
-        return _verdict(record, Verdict(record.failure.kind.value), note=record.failure.text)
-    if reason:
-        return _verdict(record, Verdict.UNJUDGED, note=reason)
-    consumed = tuple(None if name is None else known[name] for name in step.inputs)
-    runs = [tuple(tensors[ref.digest] for ref in run) for run in (record.outputs, *record.repeats)]
-    outputs, reading, unstable = _judge_runs(step, consumed, runs, profile)
-    numeric = worst(o.verdict for o in outputs)
-    if unstable and numeric is Verdict.EXCEEDS:
-        numeric = Verdict.UNSTABLE
-    dtypes = [t.dtype for t in (*consumed, *runs[0]) if t is not None]
-    return _conclude(record, outputs, numeric, dtypes, notes=[reading, unstable])
-
-
-def _conclude(
-    record: StepRecord,
-    outputs: tuple[OutputJudgement, ...],
-    numeric: Verdict,
-    dtypes: list[DType],
-    *,
-    notes: list[str],
-) -> StepJudgement:
-    witnessed, why = examine(record.witness, OPS[record.op], dtypes)
-    verdict = worst([numeric, witnessed])
-    # First, since another precision or place explains what the numbers show.
-    notes = [why, *(o.note for o in outputs if o.verdict is not Verdict.WITHIN), *notes]
-    evidence = None
-    if verdict is Verdict.WITHIN and record.witness is not None:
-        digests = "\n".join(ref.digest for ref in record.inputs if ref is not None)
-        evidence = Evidence(
-            elements=sum(o.elements for o in outputs),
-            inputs_digest=f"sha256:{hashlib.sha256(digests.encode()).hexdigest()}",
-            witness=record.witness,
-        )
-    note = "; ".join(n for n in notes if n)
-    return _verdict(record, verdict, outputs=outputs, evidence=evidence, note=note)
-
-
-def _verdict(
-    record: StepRecord,
-    verdict: Verdict,
-    *,
-    note: str,
-    outputs: tuple[OutputJudgement, ...] = (),
-    evidence: Evidence | None = None,
-) -> StepJudgement:
-    return StepJudgement(
-        name=record.name,
-        op=record.op,
-        verdict=verdict,
-        outputs=outputs,
-        evidence=evidence,
-        formula=CLASSES[record.op].__name__ if record.op in CLASSES else "",
-        note=note,
-        seconds=record.seconds,
-        bytes=record.bytes,
-        flops=record.flops,
-    )
-
-
-def _unjudgeable(
-    step: Step, record: StepRecord, known: Mapping[str, HostTensor], tensors: Mapping[str, HostTensor]
-) -> str:
-    """Return why a recorded step says nothing about this case's step, or an empty string."""
-    if record.op not in CLASSES or record.op not in OPS:
-        return f"op '{record.op}' is not known to this version"
-    if (record.op, dict(record.attrs)) != (step.op, dict(step.attrs)):
-        return "recorded with another op or attributes than the case has"
-    if any(tuple(ref.name for ref in run) != step.outputs for run in (record.outputs, *record.repeats)):
-        return "recorded other outputs than the case names"
-    if len(record.inputs) != len(step.inputs):
-        return f"recorded with {len(record.inputs)} inputs, the case has {len(step.inputs)}"
-    for name, ref in zip(step.inputs, record.inputs, strict=True):
-        if (name is None) != (ref is None):
-            return f"input '{name or (ref and ref.name)}' is absent on one side"
-        if name is not None and ref is not None and _differs(name, ref, known):
-            return f"input '{name}' is not the one that the case generates or the step before gave"
-    if record.mutates:
-        return f"changed its input '{record.mutates[0]}'"
-    lost = [ref.name for run in (record.outputs, *record.repeats) for ref in run if ref.digest not in tensors]
-    return f"output '{lost[0]}' is not in the recording" if lost else ""
-
-
-def _differs(name: str, ref: TensorRef, known: Mapping[str, HostTensor]) -> bool:
-    return ref.name != name or name not in known or known[name].digest() != ref.digest
-
-
-def _judge_runs(
-    step: Step,
-    consumed: Sequence[HostTensor | None],
-    runs: list[tuple[HostTensor, ...]],
-    profile: Profile,
-) -> tuple[tuple[OutputJudgement, ...], str, str]:
-    """Judge every distinct run; return the worst run's outputs, the reading used, and what differed."""
-    distinct = {tuple(t.digest() for t in run): run for run in runs}
-    judged = [_judge_outputs(step, consumed, run, profile) for run in distinct.values()]
-    outputs, reading = min(judged, key=lambda j: worst(o.verdict for o in j[0]).rank)
-    unstable = f"{len(distinct)} different results in {len(runs)} runs" if len(distinct) > 1 else ""
-    return outputs, reading, unstable
-
-
-def _judge_outputs(
-    step: Step, consumed: Sequence[HostTensor | None], outputs: tuple[HostTensor, ...], profile: Profile
-) -> tuple[tuple[OutputJudgement, ...], str]:
-    """Hold outputs against the first declared reading of the inputs that explains them."""
-    first: tuple[OutputJudgement, ...] = ()
-    for answer in answers(step.op, consumed, step.attrs, profile):
-        if any(isinstance(e, Budget) and e.dtype.name == "f64" for e in answer.expected):
-            return tuple(_float64(name, t) for name, t in zip(step.outputs, outputs, strict=True)), ""
-        judged = compare(outputs, step.outputs, answer.expected)
-        if worst(o.verdict for o in judged) is Verdict.WITHIN:
-            return judged, answer.reading
-        first = first or judged
-    return first, ""
-
-
-def _float64(name: str, tensor: HostTensor) -> OutputJudgement:
-    return OutputJudgement(
-        name=name,
-        dtype=tensor.dtype.name,
-        shape=tensor.shape,
-        verdict=Verdict.UNJUDGED,
-        elements=0,
-        note="a float64 result cannot be judged by a float64 oracle",
-    )

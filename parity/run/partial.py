@@ -15,7 +15,10 @@ __all__ = ["partial"]
 def partial(case: Case, environment: Environment, *, step: str, failure: Failure) -> Recording:
     """Return a recording of `case` from the step that ended its process on."""
     names = [each.name for each in case.steps]
-    lost, *rest = case.steps[names.index(step) :]
+    # The steps of a subject are known by running it alone: those after the lost one have no names.
+    lost, *rest = (
+        case.steps[names.index(step) :] if case.steps else (Step(name=step, op="?", inputs=(), outputs=()),)
+    )
     after = Failure(kind=failure.kind, text=f"not reached: '{step}' ended the process")
     return Recording(
         case=str(case.id),

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar, cast
 
 from parity.errors import GoldenError
@@ -66,14 +68,16 @@ class Field:
             self.fail("an object")
         return {key: self._child(value, key) for key, value in self.value.items()}
 
-    def record(self, *names: str) -> dict[str, Field]:
-        """Return the fields of an object that has exactly these names."""
+    def record(self, *names: str, optional: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Field]:
+        """Return the fields of an object that has exactly these names; an `optional` one has a default."""
         fields = self.mapping()
+        for name in optional:
+            fields.setdefault(name, self._child(optional[name], name))
         for name in names:
             if name not in fields:
                 self._refuse(f"field '{self._child(None, name).name}' is missing")
         for name in fields:
-            if name not in names:
+            if name not in names and name not in optional:
                 self._refuse(f"field '{fields[name].name}' is unknown")
         return fields
 

@@ -57,7 +57,8 @@ class StepRecord:
     """One step as it ran. `seconds` is None in goldens, where volatile facts do not belong.
 
     `repeats` holds, for each further run of `--repeat`, the digests of its outputs; their bytes
-    are stored only where they differ from the first run's.
+    are stored only where they differ from the first run's. `rank` is the process that ran it, and
+    `shard` says which part of a divided tensor its outputs are, such as `0:2/8`; empty for the whole.
     """
 
     name: str
@@ -73,6 +74,8 @@ class StepRecord:
     seconds: float | None = None
     bytes: int = 0
     flops: int = 0
+    rank: int = 0
+    shard: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +90,19 @@ class Environment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """`revision` is Case.revision; `tensors` maps digests to the stored activations."""
+    """`revision` is Case.revision; `tensors` maps digests to the stored activations.
+
+    A subject's recording also names its end-to-end `results`, and as `unobserved` those of a run of the
+    same inputs that nobody observed: where the two differ, observing changed the run.
+    """
 
     case: str
     revision: str
     environment: Environment
     steps: tuple[StepRecord, ...]
     tensors: Mapping[str, HostTensor] = field(default_factory=dict)
+    results: tuple[TensorRef, ...] = ()
+    unobserved: tuple[TensorRef, ...] = ()
 
     def step(self, name: str) -> StepRecord | None:
         """Return the step of that name, if it was reached."""

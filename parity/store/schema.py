@@ -21,7 +21,17 @@ from parity.store.fields import Field
 from parity.store.recording import Failure, FailureKind, Recording, StepRecord, TensorRef
 from parity.store.schema_environment import environment_json, read_dtype, read_environment
 
-__all__ = ["MAX_DIMS", "REPAIR", "VERSION", "Placed", "decode", "encode", "references", "stored"]
+__all__ = [
+    "MAX_DIMS",
+    "REPAIR",
+    "VERSION",
+    "Placed",
+    "all_references",
+    "decode",
+    "encode",
+    "references",
+    "stored",
+]
 
 VERSION = 1
 # numpy 1 can view no more dimensions.
@@ -48,12 +58,20 @@ def references(step: StepRecord) -> Iterator[TensorRef]:
         yield from outputs
 
 
+def all_references(recording: Recording) -> Iterator[TensorRef]:
+    """Yield every tensor reference of a recording in the order of the file."""
+    for step in recording.steps:
+        yield from references(step)
+    yield from recording.results
+    yield from recording.unobserved
+
+
 def stored(recording: Recording) -> list[str]:
     """Return the digests of the stored tensors in the order in which the steps name them.
 
     Raises ValueError for a tensor that no step names, since a reader could not tell what it is.
     """
-    named = dict.fromkeys(ref.digest for step in recording.steps for ref in references(step))
+    named = dict.fromkeys(ref.digest for ref in all_references(recording))
     order = [digest for digest in named if digest in recording.tensors]
     stray = recording.tensors.keys() - named.keys()
     if stray:
@@ -71,6 +89,9 @@ def encode(recording: Recording) -> bytes:
         "environment": environment_json(recording.environment),
         "steps": [_step_json(step, rows) for step in recording.steps],
     }
+    for name, refs in (("results", recording.results), ("unobserved", recording.unobserved)):
+        if refs:
+            document[name] = [_ref_json(ref, rows) for ref in refs]
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -79,6 +100,9 @@ def _step_json(step: StepRecord, rows: Mapping[str, int]) -> dict[str, Any]:
         return [None if ref is None else _ref_json(ref, rows) for ref in group]
 
     failure = step.failure
+    # Written where they say something: what one process did whole has neither.
+    divided: dict[str, Any] = {"rank": step.rank} if step.rank else {}
+    divided |= {"shard": step.shard} if step.shard else {}
     return {
         "name": step.name,
         "op": step.op,
@@ -93,6 +117,7 @@ def _step_json(step: StepRecord, rows: Mapping[str, int]) -> dict[str, Any]:
         "seconds": step.seconds,
         "bytes": step.bytes,
         "flops": step.flops,
+        **divided,
     }
 
 
@@ -142,13 +167,17 @@ def decode(document: bytes, *, file: Path) -> tuple[Recording, list[Placed]]:
             f"{file}: schema version {found}, but this parity reads {VERSION}: "
             "record the case again, or use the parity that wrote the file"
         )
-    fields = root.record("schema", "case", "revision", "environment", "steps")
+    fields = root.record(
+        *("schema", "case", "revision", "environment", "steps"), optional={"results": [], "unobserved": []}
+    )
     placed: list[Placed] = []
     recording = Recording(
         case=_case(fields["case"]),
         revision=fields["revision"].digest(),
         environment=read_environment(fields["environment"]),
         steps=tuple(_step(step, placed) for step in fields["steps"].items()),
+        results=tuple(_ref(ref, placed) for ref in fields["results"].items()),
+        unobserved=tuple(_ref(ref, placed) for ref in fields["unobserved"].items()),
     )
     return recording, placed
 
@@ -180,6 +209,7 @@ def _step(field: Field, placed: list[Placed]) -> StepRecord:
     fields = field.record(
         *("name", "op", "attrs", "inputs", "outputs", "mutates", "replayable", "witness"),
         *("failure", "repeats", "seconds", "bytes", "flops"),
+        optional={"rank": 0, "shard": ""},
     )
 
     def refs(group: Field) -> tuple[TensorRef, ...]:
@@ -199,6 +229,8 @@ def _step(field: Field, placed: list[Placed]) -> StepRecord:
         seconds=None if fields["seconds"].value is None else fields["seconds"].number(),
         bytes=fields["bytes"].integer(),
         flops=fields["flops"].integer(),
+        rank=fields["rank"].integer(),
+        shard=fields["shard"].text(),
     )
 
 

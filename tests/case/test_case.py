@@ -57,11 +57,14 @@ def test_another_generator_changes_every_revision(monkeypatch):
     [
         ({"inputs": (X, X)}, "a.py:1: ops/exp:n=1: two tensors named 'x'"),
         ({"inputs": ()}, "a.py:1: ops/exp:n=1: step 'exp' reads 'x', not made before it"),
-        ({"steps": ()}, "a.py:1: ops/exp:n=1: needs at least one step, each with a name of its own"),
+        (
+            {"steps": ()},
+            "a.py:1: ops/exp:n=1: needs at least one step, each with a name of its own, or else a subject",
+        ),
         ({"steps": (replace(EXP, outputs=("x",)),)}, "a.py:1: ops/exp:n=1: two tensors named 'x'"),
         (
             {"steps": (EXP, replace(EXP, outputs=("z",)))},
-            "a.py:1: ops/exp:n=1: needs at least one step, each with a name of its own",
+            "a.py:1: ops/exp:n=1: needs at least one step, each with a name of its own, or else a subject",
         ),
     ],
 )

@@ -1,0 +1,61 @@
+"""Judge a recording whose steps the case does not list: an engine's sites, the calls of a module.
+
+The recording holds what each step consumed, so each is judged alone on exactly that. Weights are
+not in a recording; whoever has them hands them over, and they are believed by digest. Does not
+judge end to end; `end_to_end` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from parity.backend.profile import Profile
+from parity.case.case import Step
+from parity.case.tensor import HostTensor
+from parity.errors import UsageError
+from parity.judge.step import judge_step, without_evidence
+from parity.judge.verdict import StepJudgement, Verdict
+from parity.store.recording import Recording, StepRecord, TensorRef
+
+__all__ = ["Weights", "judge_steps"]
+
+# Returns the bytes of a weight that a step names, or None where this host has none of that name.
+Weights = Callable[[TensorRef], "HostTensor | None"]
+
+
+def judge_steps(recording: Recording, *, weights: Weights) -> Iterator[StepJudgement]:
+    """Yield the judgement of every step in the order of the recording, one step's weights at a time."""
+    for record in recording.steps:
+        yield _judge(record, recording.tensors, recording.environment.profile, weights)
+
+
+def _judge(
+    record: StepRecord, tensors: Mapping[str, HostTensor], profile: Profile, weights: Weights
+) -> StepJudgement:
+    known: dict[str, HostTensor] = {}
+    for ref in record.inputs:
+        if ref is None:
+            continue
+        held = tensors.get(ref.digest)
+        held = weights(ref) if held is None else held
+        if held is None:
+            return without_evidence(
+                record, Verdict.UNJUDGED, f"{ref.role} '{ref.name}' is not in the recording"
+            )
+        if held.digest() != ref.digest:
+            why = (
+                f"{ref.role} '{ref.name}' is another one here: {held.digest()[7:19]}, not {ref.digest[7:19]}"
+            )
+            return without_evidence(record, Verdict.UNJUDGED, why)
+        known[ref.name] = held
+    try:
+        step = Step(
+            name=record.name,
+            op=record.op,
+            inputs=tuple(None if ref is None else ref.name for ref in record.inputs),
+            outputs=tuple(ref.name for ref in record.outputs),
+            attrs=record.attrs,
+        )
+    except UsageError as error:  # the recording is older or newer than the op table
+        return without_evidence(record, Verdict.UNJUDGED, str(error))
+    return judge_step(step, record, known, tensors, profile)
