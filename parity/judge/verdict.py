@@ -17,6 +17,7 @@ from parity.case.ids import CaseId
 __all__ = [
     "Apart",
     "CaseJudgement",
+    "Cause",
     "Evidence",
     "Outcome",
     "OutputJudgement",
@@ -167,11 +168,26 @@ class Apart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """What probably went wrong at a step, with how many of its `failing` elements that explains.
+
+    `kind` is a member of `localize.diagnose.CauseKind`; `text` is the sentence of a report.
+    """
+
+    step: str
+    kind: str
+    text: str
+    explained: int
+    failing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Both sides of one case. `verdict` is the target's, after declared deviations.
 
     `reference` is None when the user named the oracle as reference. `seconds` is the wall time of
-    recording and judging; `deviation` the reason of a declared one that applied.
+    recording and judging; `deviation` the reason of a declared one that applied; `causes` the likely
+    ones of each departing step, likeliest first.
     """
 
     case: CaseId
@@ -182,6 +198,7 @@ class Outcome:
     seconds: float = 0.0
     deviation: str = ""
     apart: tuple[Apart, ...] = ()
+    causes: tuple[Cause, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict is Verdict.WITHIN and self.target.verdict is not Verdict.WITHIN:
