@@ -25,13 +25,15 @@ FLOW = (
     ("localize",),
     ("report",),
     ("check", "golden", "request"),
-    ("cli_engine",),
+    ("cli_engine", "cli_localize", "cli_model"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
 PLACE = {name: place for place, names in enumerate(FLOW) for name in names}
 
-DOORS = ("cli.py", "cli_engine.py", "pytest_plugin.py", "__main__.py")
+DOORS = ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py", "pytest_plugin.py", "__main__.py")
+# Stages that run the engine to observe it.
+OBSERVERS = ("run", "localize")
 # A vendor's own file; the other files of backend/ are shared by vendors.
 NOT_VENDOR = tuple(
     f"backend/{name}.py"
@@ -59,9 +61,9 @@ ROOMS = {
     "safetensors": ("engine/*",),
     "tokenizers": ("engine/*",),
     "tomli": ("*",),
-    "torch": ("backend/*", "judge/*", "run/worker.py", "run/recorder.py", "engine/*", *DOORS),
+    "torch": ("backend/*", "judge/*", "run/*", "localize/*", "engine/*", *DOORS),
     "transformers": ("engine/beside.py",),  # where it is installed, to be timed beside the engine
-    "typer": ("cli.py", "cli_engine.py"),
+    "typer": ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py"),
     "typing_extensions": ("*",),
 }
 TORCH_FREE = tuple(
@@ -73,6 +75,8 @@ LIGHT = (
     "errors",
     "cli",
     "cli_engine",
+    "cli_localize",
+    "cli_model",
     "pytest_plugin",
     "case/*",
     "backend/registry",
@@ -114,8 +118,8 @@ def _against_flow(importer: str, module: str) -> Iterator[str]:
     if importer not in PLACE:
         known = "" if importer in {"", "errors", "engine"} else ", which has no place in the flow,"
         yield f"{importer or 'parity'}{known} may not import {part}: of parity it may import errors alone"
-    elif part == "engine" and f"{importer}.py" in DOORS:
-        return  # the engine stands beside the flow: doors alone serve it
+    elif part == "engine" and (importer in OBSERVERS or f"{importer}.py" in DOORS):
+        return  # the engine stands beside the flow: it is run and observed, or served by a door
     elif part not in PLACE:
         yield f"{importer} may not import {part}, which has no place in the flow"
     elif PLACE[part] > PLACE[importer]:
