@@ -2,6 +2,7 @@
 """Measure what is promised of speed and of verdicts, each figure beside its goal.
 
     tools/bench.py faults [--seeds 1000..1002] [--every N] [--production] [-j N] [--json F]
+    tools/bench.py localize [--seeds 1000..1000] [-j N] [--json F]
     tools/bench.py compare | golden | cold | ops
 
 Seeds from 1000 on are held out: no constant of the judge was chosen on them, and none may be. A
@@ -44,6 +45,10 @@ def main() -> None:
     fault.add_argument("--production", action="store_true", help="cases of production size instead")
     fault.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
     fault.add_argument("--json", type=Path, metavar="F", help="write every count")
+    engine = commands.add_parser("localize", help="faults planted in the engine: found, where, and named")
+    engine.add_argument("--seeds", default="1000..1000", metavar="N..M", help="both ends included")
+    engine.add_argument("-j", "--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    engine.add_argument("--json", type=Path, metavar="F", help="write every count")
     for name, what in (
         ("compare", "speed and memory of the comparison"),
         ("golden", "writing and reading a recording"),
@@ -52,7 +57,14 @@ def main() -> None:
     ):
         commands.add_parser(name, help=what)
     given = parser.parse_args()
-    {"faults": faults, "compare": compare, "golden": golden, "cold": cold, "ops": ops}[given.command](given)
+    {
+        "faults": faults,
+        "localize": localize,
+        "compare": compare,
+        "golden": golden,
+        "cold": cold,
+        "ops": ops,
+    }[given.command](given)
 
 
 def show(what: str, figure: str, goal: str) -> None:
@@ -109,6 +121,38 @@ def _share(work: tuple[int, int, int, int, bool]) -> object:
     seed, part, parts, every, production = work
     chosen = cases(production=production)[::every][part::parts]
     return Tally.of(trial for case in chosen for trial in trials(case, seed=seed))
+
+
+def localize(given: argparse.Namespace) -> None:
+    """Plant every kind of fault in every net, f32 and bf16, on every seed, and print the table."""
+    from faults.engine_nets import NETS
+    from faults.engine_table import Hunted
+
+    first, _, last = given.seeds.partition("..")
+    seeds = range(int(first), int(last or first) + 1)
+    work = [(net, dtype, seed) for seed in seeds for net in NETS for dtype in ("f32", "bf16")]
+    tally, start = Hunted(), time.monotonic()
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=given.jobs, mp_context=context) as pool:
+        for done, found in enumerate(pool.map(_hunted, work), 1):
+            tally.add(found)
+            print(f"\r{done} of {len(work)}  {time.monotonic() - start:.0f} s", end="", file=sys.stderr)
+    print(file=sys.stderr)
+    print(f"seeds {given.seeds}, {time.monotonic() - start:.0f} s")
+    print("\n".join(tally.lines()))
+    if given.json is not None:
+        given.json.write_text(json.dumps(tally.to_json(), indent=1) + "\n", encoding="utf-8")
+
+
+def _hunted(work: tuple[str, str, int]) -> object:
+    """Hunt every kind of fault in one network, in a child."""
+    import torch
+    from faults.engine_table import hunted
+
+    torch.set_num_threads(1)
+    net, dtype, seed = work
+    with tempfile.TemporaryDirectory() as folder:
+        return hunted(net, dtype, seed, Path(folder))
 
 
 def compare(_: argparse.Namespace) -> None:
