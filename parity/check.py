@@ -22,12 +22,17 @@ from parity.judge import deviations as declared
 from parity.judge.apart import apart
 from parity.judge.deviations import Deviation
 from parity.judge.judge import judge
-from parity.judge.verdict import Apart, CaseJudgement, Outcome, Verdict
+from parity.judge.traced import Weights
+from parity.judge.verdict import Apart, CaseJudgement, Cause, Outcome, Verdict
+from parity.localize.localize import localize
 from parity.report.view import Run, SideView, WitnessSummary
 from parity.run.side import Result, Side, paired
+from parity.run.subject import weights_of
 from parity.store.recording import Recording
 
-__all__ = ["Progress", "check", "most_informative_first"]
+__all__ = ["DIAGNOSED", "Progress", "check", "most_informative_first"]
+
+DIAGNOSED = 20  # departing cases of a run whose causes are sought: as many as the report shows in full
 
 Progress = Callable[[Outcome], None]
 
@@ -86,6 +91,7 @@ class _Tally:
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
     framework_s: float = 0.0
+    diagnosed: int = 0
 
 
 def _judge(
@@ -93,13 +99,17 @@ def _judge(
 ) -> Outcome:
     started = time.perf_counter()
     case = ours.case
-    inputs = _inputs(case)
-    target = _side(case, ours, inputs)
+    given = _given(case)
+    target = _side(case, ours, given)
     verdict, entry = _declared(case, target, ours.recording, deviations)
-    reference = None if theirs is None else _reference(case, theirs, inputs, deviations)
+    reference = None if theirs is None else _reference(case, theirs, given, deviations)
     tally.target = _seen(tally.target, ours.recording)
     if theirs is not None:
         tally.reference = _seen(tally.reference, theirs.recording)
+    causes: tuple[Cause, ...] = ()
+    if verdict.departs and tally.diagnosed < DIAGNOSED:
+        causes = _causes(case, target, ours, given)
+        tally.diagnosed += bool(causes)
     judging = time.perf_counter() - started
     tally.framework_s += max(ours.seconds - sum(s.seconds or 0.0 for s in target.steps), 0.0)
     return Outcome(
@@ -111,6 +121,7 @@ def _judge(
         seconds=ours.seconds + judging,
         deviation=entry.reason if entry else "",
         apart=_apart(theirs, ours),
+        causes=causes,
     )
 
 
@@ -120,30 +131,46 @@ def _apart(theirs: Result | None, ours: Result) -> tuple[Apart, ...]:
     return apart(theirs.recording, ours.recording)
 
 
-def _inputs(case: Case) -> Mapping[str, HostTensor] | GoldenError:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What a case gives to whoever runs or judges it, made on this host."""
+
+    inputs: Mapping[str, HostTensor]
+    weights: Weights
+
+
+def _given(case: Case) -> _Given | GoldenError:
     # What this host lacks, such as a checkpoint, is never blamed on a device.
     try:
-        return generate(case)
+        return _Given(inputs=generate(case), weights=weights_of(case))
     except GoldenError as error:
         return error
 
 
-def _side(case: Case, result: Result, inputs: Mapping[str, HostTensor] | GoldenError) -> CaseJudgement:
+def _side(case: Case, result: Result, given: _Given | GoldenError) -> CaseJudgement:
     if result.recording is None:
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
-    if isinstance(inputs, GoldenError):
-        return CaseJudgement(verdict=Verdict.UNJUDGED, note=str(inputs))
-    return judge(case, result.recording, inputs=inputs)
+    if isinstance(given, GoldenError):
+        return CaseJudgement(verdict=Verdict.UNJUDGED, note=str(given))
+    return judge(case, result.recording, inputs=given.inputs, weights=given.weights)
+
+
+def _causes(
+    case: Case, judgement: CaseJudgement, result: Result, given: _Given | GoldenError
+) -> tuple[Cause, ...]:
+    if result.recording is None or isinstance(given, GoldenError):
+        return ()
+    return localize(case, judgement, result.recording, inputs=given.inputs, weights=given.weights)
 
 
 def _reference(
     case: Case,
     result: Result,
-    inputs: Mapping[str, HostTensor] | GoldenError,
+    given: _Given | GoldenError,
     deviations: Mapping[str, Sequence[Deviation]],
 ) -> CaseJudgement:
     """Judge the reference like the target; what is declared of it is known. Stale is said of targets."""
-    judgement = _side(case, result, inputs)
+    judgement = _side(case, result, given)
     verdict, entry = _declared(case, judgement, result.recording, deviations)
     if entry is None or verdict is not Verdict.KNOWN:
         return judgement

@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 import parity
-from parity import cli_engine
+from parity import cli_engine, cli_localize, cli_model
 from parity.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -188,6 +188,12 @@ def check(
         _Output, typer.Option(metavar="full|concise", help="How much to print.")
     ] = _Output.FULL,
     cases: _Cases = None,
+    model: cli_model.Model = None,
+    dtype: cli_model.Dtype = None,
+    prompt: cli_model.Prompt = None,
+    tokens: cli_model.Tokens = None,
+    ops: cli_model.Ops = False,
+    stream: cli_model.Stream = False,
 ) -> None:
     """Judge cases on a target against a reference and the mathematics."""
     from parity import request
@@ -204,6 +210,18 @@ def check(
 
     use_one_thread()
     setting = _setting(production=production)
+    named = cli_model.named(
+        model,
+        dtype=dtype,
+        prompt=prompt,
+        tokens=tokens,
+        ops=ops,
+        stream=stream,
+        others=bool(selectors or suite or last_failed),
+    )
+    if named is not None:
+        # A layer is fed by the one before it, in the same child.
+        cases, selectors, jobs = [*(cases or []), named.file], named.selectors, 1 if stream else jobs
     folders = request.case_folders(cases)
     catalog = Catalog.load(folders)
     chosen = _some(
@@ -387,6 +405,8 @@ def probe(
 
 app.command()(cli_engine.generate)
 app.command("bench-engine")(cli_engine.bench_engine)
+app.command()(cli_localize.diff)
+app.command()(cli_localize.repro)
 
 
 def _setting(*, production: bool) -> Setting:

@@ -3,7 +3,7 @@
 
     tools/bench.py faults [--seeds 1000..1002] [--every N] [--production] [-j N] [--json F]
     tools/bench.py localize [--seeds 1000..1000] [-j N] [--json F]
-    tools/bench.py compare | golden | cold | ops
+    tools/bench.py compare | golden | cold | ops | record
 
 Seeds from 1000 on are held out: no constant of the judge was chosen on them, and none may be. A
 machine that does other work gives other times; nothing here fails a build.
@@ -54,6 +54,7 @@ def main() -> None:
         ("golden", "writing and reading a recording"),
         ("cold", "parity from a cold start"),
         ("ops", "the suite ops on cpu"),
+        ("record", "recording the engine, and judging what was recorded"),
     ):
         commands.add_parser(name, help=what)
     given = parser.parse_args()
@@ -64,6 +65,7 @@ def main() -> None:
         "golden": golden,
         "cold": cold,
         "ops": ops,
+        "record": record,
     }[given.command](given)
 
 
@@ -153,6 +155,13 @@ def _hunted(work: tuple[str, str, int]) -> object:
     net, dtype, seed = work
     with tempfile.TemporaryDirectory() as folder:
         return hunted(net, dtype, seed, Path(folder))
+
+
+def record(_: argparse.Namespace) -> None:
+    """Print what recording costs beside a forward that nobody looks at."""
+    from bench_record import measure
+
+    measure(show, best)
 
 
 def compare(_: argparse.Namespace) -> None:

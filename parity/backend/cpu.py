@@ -18,6 +18,8 @@ from parity.case.case import Step
 from parity.case.tensor import HostTensor
 
 if TYPE_CHECKING:
+    import torch
+
     from parity.backend.torch_eager import TorchEager
 
 __all__ = ["STRICT_ENV", "CpuBackend"]
@@ -105,6 +107,11 @@ class CpuBackend:
     def run(self, step: Step, inputs: Sequence[Handle | None]) -> tuple[Handle, ...]:
         """Run one step eagerly."""
         return self._open.run(step, inputs, reduced=self._switches.reduced_float32())
+
+    @property
+    def device(self) -> torch.device:
+        """Where tensors of this backend lie."""
+        return self._open.device
 
     def synchronize(self) -> None:
         """Nothing to wait for: eager CPU calls return when they are done."""

@@ -14,7 +14,10 @@ __all__ = ["DECLARED", "ULPS", "cpu_arithmetic", "cpu_profile"]
 
 # Add `Declared(fact=…, ops=(…), dtypes=(…), value=…, source=…)`; the source is a file of torch,
 # oneDNN or MKL with its version, or an emulation that reproduces the bits.
-_PRODUCTS = ("matmul", "bmm", "linear", "addmm", "attention", "conv1d", "conv2d")
+_PRODUCTS = (
+    *("matmul", "bmm", "linear", "addmm", "attention", "conv1d", "conv2d"),
+    *("experts", "latent_attention", "paged_attention", "route"),
+)
 
 
 def _rounded(fact: str, op: str, source: str) -> tuple[Declared, ...]:
@@ -81,6 +84,66 @@ DECLARED: tuple[Declared, ...] = (
         source="Intel SDM volume 2, VDPBF16PS: denormal results are flushed to zero",
     ),
 )
+
+# Functions of torch that have no op of their own, by name. Each source is an emulation that gives the bits.
+_CALLS: tuple[Declared, ...] = (
+    *_rounded(
+        "accumulates_in",
+        "torch:prod",
+        "torch 2.13: factors multiplied in order, each product rounded to the tensor's dtype, give every bit",
+    ),
+    *_rounded(
+        "intermediates_rounded",
+        "torch:xlogy",
+        "torch 2.13: x times a logarithm rounded to the tensor's dtype gives every bit",
+    ),
+    *_rounded(
+        "intermediates_rounded",
+        "torch:cross",
+        "torch 2.13: products rounded to the tensor's dtype before they are subtracted give every bit",
+    ),
+    *_rounded(
+        "intermediates_rounded",
+        "torch:instance_norm",
+        "torch 2.13: a mean and an inverse deviation rounded to the tensor's dtype give every bit in f16",
+    ),
+    *_rounded(
+        "intermediates_rounded",
+        "torch:scatter_reduce",
+        "torch 2.13: a mean's float32 sum rounded to the tensor's dtype before it is divided gives every bit",
+    ),
+    *_rounded(
+        "numbers_rounded",
+        "torch:pow",
+        "torch 2.13: an exponent rounded to the tensor's dtype gives every bit",
+    ),
+    *_rounded(
+        "accumulates_in",
+        "torch:fold",
+        "torch 2.13: overlapping columns added in order in the tensor's dtype give every bit",
+    ),
+    *_rounded(
+        "intermediates_rounded",
+        "torch:floor_divide",
+        "torch 2.13, c10/util/generic_math.h, div_floor_floating: (a - fmod(a, b)) / b, each result in the "
+        "tensor's dtype, gives every bit",
+    ),
+    Declared(
+        fact="intermediates_rounded",
+        ops=("torch:pow",),
+        dtypes=("bf16",),
+        value="bf16",
+        source="torch 2.13: a cube as a square rounded to bf16 times x gives every bit",
+    ),
+    Declared(
+        fact="accumulates_in",
+        ops=("torch:conv_transpose1d", "torch:conv_transpose2d"),
+        dtypes=("f16",),
+        value="f16",
+        source="torch 2.13: columns of W^T x rounded to f16 and added in f16 give every bit",
+    ),
+)
+DECLARED += _CALLS
 
 # Largest error per function in units in the last place of float32, where torch documents one.
 ULPS: dict[str, float] = {}

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 
 from parity.backend.base import Unsupported, Witness
+from parity.backend.observed import Observed
+from parity.backend.torch_call import decode_call
 from parity.backend.torch_ops import TORCH_OPS
 from parity.backend.torch_tensor import to_host, to_torch
 from parity.backend.torch_witness import Trace
@@ -76,6 +78,10 @@ def torch_function(step: Step, device: torch.device) -> Callable[..., Any]:
 
     What an op makes from nothing, such as indices, it makes on `device`.
     """
+    if isinstance(step, Observed):
+        return step
+    if step.op.startswith("torch:"):
+        return functools.partial(_called, str(step.attrs["call"]), device)
     if step.op not in TORCH_OPS:
         raise Unsupported(f"op '{step.op}' has no torch implementation")
     bound = functools.partial(TORCH_OPS[step.op], **step.attrs)
@@ -87,6 +93,10 @@ def torch_function(step: Step, device: torch.device) -> Callable[..., Any]:
             return bound(*inputs)
 
     return placed
+
+
+def _called(text: str, device: torch.device, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return decode_call(text).run(inputs, device=device)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from parity.backend.indexing import parse_index
 from parity.backend.torch_attention import attention, rope, wide
+from parity.backend.torch_decoder import DECODER_OPS
 from parity.backend.torch_quant import (
     int4_weight_linear,
     int4_weight_linear_plain,
@@ -154,6 +155,7 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "int8_linear": int8_linear,
     "int8_weight_linear": int8_weight_linear,
     "int4_weight_linear": int4_weight_linear,
+    **DECODER_OPS,
 }
 
 # The same without kernels that exist on one device only, for a compiler to another one.

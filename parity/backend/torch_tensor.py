@@ -13,7 +13,7 @@ from parity.backend.base import Unsupported
 from parity.case.dtype import DTYPES, DType
 from parity.case.tensor import HostTensor
 
-__all__ = ["dtype_of", "name_of", "to_host", "to_torch", "torch_dtype"]
+__all__ = ["dtype_of", "lent", "name_of", "to_host", "to_torch", "torch_dtype"]
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _TORCH: dict[str, torch.dtype] = {
@@ -48,6 +48,13 @@ def to_torch(tensor: HostTensor, device: torch.device) -> torch.Tensor:
     bits[:] = tensor.storage.view(bits.dtype)
     elements = base.to(device).view(torch_dtype(tensor.dtype))
     return elements.as_strided(tensor.shape, tensor.stride, tensor.offset)
+
+
+def lent(tensor: torch.Tensor) -> HostTensor:
+    """Return the elements of a contiguous host tensor in its own memory, which nobody may write then."""
+    ours = dtype_of(tensor.dtype)
+    bits = tensor.detach().view(_BITS[ours.itemsize]).numpy()
+    return HostTensor.of(bits.view(ours.storage), ours)
 
 
 def to_host(tensor: torch.Tensor) -> HostTensor:

@@ -72,7 +72,9 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has 
         for func, device, dtype in self._calls:
             node = self._node(func._schema.name, device, dtype)
             if device.type != self._device.type:
-                host.append(node)
+                # Whole numbers that the host reads to know what comes next are not computed there.
+                reads = func._schema.name == "aten::_to_copy" and not dtype.is_floating_point
+                (moved if reads else host).append(node)
             else:
                 (moved if func.is_view or func._schema.name in _MOVES else executed).append(node)
         if not executed and not host:

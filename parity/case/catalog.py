@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 
+from parity.case.builtin import builtin_cases
 from parity.case.case import Case
 from parity.case.cover import each_value
 from parity.case.family import REGISTER, Family
@@ -31,15 +32,6 @@ LARGE_BYTES = 256 << 20
 SMOKE_ROWS = 3
 
 _DERIVED_SUITES = ("large", "sample", "smoke")
-
-
-def builtin_cases() -> Path:
-    """Return the folder of built-in case files: bundled in a wheel, or beside the package."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_bundled" / "cases", package.parent / "cases"):
-        if folder.is_dir():
-            return folder
-    raise UsageError(f"no built-in cases beside {package}: reinstall chip-parity")
 
 
 @dataclass(frozen=True)

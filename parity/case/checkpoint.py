@@ -1,6 +1,7 @@
 """Weights of a checkpoint as inputs of a case: found by name, believed by digest.
 
-A recording never holds them, so every host that runs or judges such a case needs the same file.
+They are looked for in the user's folders, then among the models that ship with the cases. A
+recording never holds them, so every host that runs or judges such a case needs the same file.
 Reads the safetensors container (a JSON header, then raw little-endian elements), in which bf16
 and fp8 have no numpy type; does not know what a model is.
 """
@@ -15,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from parity.case.builtin import builtin_cases
 from parity.case.draw import Distribution, Draw, Words
-from parity.case.dtype import Kind
-from parity.errors import GoldenError
+from parity.case.dtype import DTYPES, DType, Kind, decode, encode
+from parity.errors import GoldenError, UsageError
 
 __all__ = ["CHECKPOINT", "FOLDERS", "file_digest"]
 
-# Where checkpoints are looked for: folders, separated as in PATH.
+# Where checkpoints are looked for first: folders, separated as in PATH.
 FOLDERS = "PARITY_WEIGHTS"
 _TAGS = {
     "F64": "f64",
@@ -44,6 +47,9 @@ _LARGEST_HEADER = 100_000_000  # bytes, as the format's own reader allows
 def _checkpoint(draw: Draw) -> Words:
     """The elements of one tensor of a safetensors file, bit for bit.
 
+    `stored` names the type that the file has where the case's is another: then each element is
+    rounded once to the case's type, as an engine does that loads the weights in it.
+
     Raises GoldenError when the file is not here or is another one: a host without the weights can
     say nothing of the device.
     """
@@ -53,18 +59,25 @@ def _checkpoint(draw: Draw) -> Words:
     entry = header.get(tensor)
     if not isinstance(entry, dict):
         raise GoldenError(f"{path}: has no tensor '{tensor}': the case names one that was never there")
-    stored = _TAGS.get(str(entry.get("dtype")), "?")
-    if (stored, entry.get("shape")) != (draw.dtype.name, list(draw.shape)):
+    stored, declared = _TAGS.get(str(entry.get("dtype")), "?"), draw.option("stored", draw.dtype.name)
+    if (stored, entry.get("shape")) != (declared, list(draw.shape)):
         raise GoldenError(
             f"{path}: tensor '{tensor}' is {stored}{entry.get('shape')}, but the case declares "
-            f"{draw.dtype}{list(draw.shape)}: correct the case"
+            f"{declared}{list(draw.shape)}: correct the case"
         )
+    of = DTYPES[stored]
     raw = _bytes(path, start, entry)
-    size = draw.numel * draw.dtype.itemsize
+    size = draw.numel * of.itemsize
     if len(raw) != size:
         raise GoldenError(f"{path}: tensor '{tensor}' holds {len(raw):,} bytes, not {size:,}")
-    codes = np.frombuffer(raw, dtype=f"<u{draw.dtype.itemsize}")
-    return codes.astype(np.uint64).reshape(draw.shape)
+    codes = np.frombuffer(raw, dtype=f"<u{of.itemsize}").reshape(draw.shape)
+    return (codes if of == draw.dtype else _rounded(codes, of, draw.dtype)).astype(np.uint64)
+
+
+def _rounded(codes: npt.NDArray[np.unsignedinteger], of: DType, to: DType) -> npt.NDArray[np.unsignedinteger]:
+    if not of.is_float or not to.is_float:
+        raise UsageError(f"dist 'checkpoint' rounds floats to floats, not {of} to {to}")
+    return encode(decode(codes, of), to)
 
 
 def _bytes(path: Path, start: int, entry: dict[str, Any]) -> bytes:
@@ -81,6 +94,7 @@ def _bytes(path: Path, start: int, entry: dict[str, Any]) -> bytes:
 
 def _find(name: str, digest: str, tensor: str) -> Path:
     folders = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    folders.append(builtin_cases() / "models")
     others = []
     for path in (folder / name for folder in folders):
         if not path.is_file():
@@ -92,7 +106,7 @@ def _find(name: str, digest: str, tensor: str) -> Path:
     wanted = f"tensor '{tensor}' of weights '{name}' with {digest}"
     if others:
         raise GoldenError(f"{wanted}: other weights are here: {'; '.join(others)}. Copy the right file")
-    searched = ", ".join(map(str, folders)) or "nowhere"
+    searched = ", ".join(map(str, folders))
     raise GoldenError(
         f"{wanted}: is not here (looked in {searched}). Copy the file and name its folder in {FOLDERS}"
     )
@@ -132,7 +146,7 @@ CHECKPOINT = {
     "checkpoint": Distribution(
         make=_checkpoint,
         kinds=frozenset(Kind),
-        options={"file": _TEXT, "digest": _TEXT, "tensor": _TEXT},
+        options={"file": _TEXT, "digest": _TEXT, "tensor": _TEXT, "stored": _TEXT},
         required=("file", "digest", "tensor"),
     )
 }

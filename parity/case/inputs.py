@@ -19,6 +19,7 @@ from parity.case.checkpoint import CHECKPOINT
 from parity.case.dist_float import FLOAT_DISTRIBUTIONS, SCALED
 from parity.case.dist_integer import INTEGER_DISTRIBUTIONS
 from parity.case.dist_mask import MASK_DISTRIBUTIONS
+from parity.case.dist_pages import PAGE_DISTRIBUTIONS
 from parity.case.draw import Distribution, Draw, key_text
 from parity.case.dtype import DType, Kind, encode
 from parity.case.layout import LAYOUTS, fits, place
@@ -32,6 +33,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     **FLOAT_DISTRIBUTIONS,
     **INTEGER_DISTRIBUTIONS,
     **MASK_DISTRIBUTIONS,
+    **PAGE_DISTRIBUTIONS,
     **CHECKPOINT,
 }
 

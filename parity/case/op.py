@@ -1,7 +1,7 @@
 """The one table of canonical op ids: arguments, typed attributes, outputs.
 
-Backends say how an op is run, the judge what it should give; both are keyed by these ids. Does
-not hold any implementation.
+Backends say how an op is run, the judge what it should give; both are keyed by these ids. What a
+decoder is made of stands in `op_decoder`. Does not hold any implementation.
 
 Shapes, where the formula leaves them open:
 attention       q [B, H, T, D], k [B, G, S, D], v [B, G, S, E]; query head h reads head h // (H / G).
@@ -22,64 +22,10 @@ int8_weight_linear, int4_weight_linear
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-from parity.errors import UsageError, near_miss
+from parity.case.op_decoder import DECODER
+from parity.case.op_entry import Attr, Op
 
 __all__ = ["OPS", "Attr", "Op"]
-
-Attr = bool | int | float | str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Op:
-    """One operation. `formula` is what it means; `inputs` ending in `?` may be absent, in `*` repeat.
-
-    `attrs` maps each attribute to the types it may have. `exact` ops move, select or count: their
-    result has no rounding to forgive. `compute` names float types that the formula itself computes
-    in, beside those of its tensors.
-    """
-
-    id: str
-    formula: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...] = ("y",)
-    attrs: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
-    exact: bool = False
-    compute: tuple[str, ...] = ()
-
-    def check(
-        self,
-        inputs: Sequence[str | None],
-        outputs: Sequence[str],
-        attrs: Mapping[str, Attr],
-        *,
-        where: str,
-    ) -> None:
-        """Raise UsageError unless arguments, outputs and attribute types fit this op."""
-        required = [n for n in self.inputs if not n.endswith(("?", "*"))]
-        most = None if self.inputs[-1:] and self.inputs[-1].endswith("*") else len(self.inputs)
-        if len(inputs) < len(required) or (most is not None and len(inputs) > most):
-            raise UsageError(
-                f"{where}: {self.id} takes {', '.join(self.inputs) or 'no tensors'}; "
-                f"got {len(inputs)} tensors"
-            )
-        if len(outputs) != len(self.outputs):
-            raise UsageError(
-                f"{where}: {self.id} gives {len(self.outputs)} outputs, got {len(outputs)} names"
-            )
-        for name, value in attrs.items():
-            if name not in self.attrs:
-                raise UsageError(f"{where}: {self.id} has no attribute '{name}'{near_miss(name, self.attrs)}")
-            if not isinstance(value, self.attrs[name]) or (
-                isinstance(value, bool) and bool not in self.attrs[name]
-            ):
-                raise UsageError(f"{where}: {self.id} attribute '{name}' cannot be {value!r}")
-        absent = [name for name in self.attrs if name not in attrs]
-        if absent:
-            raise UsageError(f"{where}: {self.id} needs attribute '{absent[0]}'")
-
 
 _INT, _FLOAT, _BOOL, _STR = (int,), (int, float), (bool,), (str,)
 _NONE = type(None)
@@ -263,5 +209,6 @@ OPS: dict[str, Op] = {
             compute=("f32",),
             attrs={"group": _INT},
         ),
+        *DECODER,
     )
 }

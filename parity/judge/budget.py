@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from parity.backend.profile import Accumulator, Profile, Rounding
-from parity.case.dtype import DType
+from parity.case.dtype import DType, decode, encode
 from parity.case.dtype import dtype as named
 from parity.case.op import Attr
 from parity.case.tensor import HostTensor
@@ -34,6 +34,7 @@ __all__ = [
     "coherent",
     "growth",
     "pile_up",
+    "rounded",
     "sum_error",
 ]
 
@@ -49,7 +50,8 @@ class Question:
     """What a class function is asked: one step on exact inputs, under a declared profile.
 
     `inputs` are float64 for float tensors (exact), else integer or bool tensors; `raw` the same
-    as host tensors; both follow the op's argument order, None where absent.
+    as host tensors; both follow the op's argument order, None where absent. `stored` names what is
+    rounded to the first input's type on the way (`classes.computed`).
     """
 
     op: str
@@ -57,6 +59,7 @@ class Question:
     raw: tuple[HostTensor | None, ...]
     attrs: Mapping[str, Attr]
     profile: Profile
+    stored: frozenset[str] = frozenset()
 
     @property
     def x(self) -> Tensor:
@@ -194,15 +197,22 @@ class Exact:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetValued:
     """A result of which several are right: `wrong(outputs)` marks the elements of this output that
-    belong to none, given all outputs of the step as host tensors of the right dtype and shape."""
+    belong to none, given all outputs of the step as host tensors of the right dtype and shape. Where
+    the rest of a step decides what this output should be, `budget(outputs)` is its budget then."""
 
     dtype: DType
     shape: tuple[int, ...]
     wrong: Callable[[tuple[HostTensor, ...]], npt.NDArray[np.bool_]] = field(repr=False)
     rule: str = ""
+    budget: Callable[[tuple[HostTensor, ...]], Budget] | None = field(default=None, repr=False)
 
 
 Expected = Budget | Exact | SetValued
+
+
+def rounded(x: Tensor, to: DType) -> Tensor:
+    """Return float64 values rounded to nearest even in a narrower type, by our own encoder."""
+    return torch.from_numpy(decode(encode(x.numpy(), to), to)).reshape(x.shape)
 
 
 def growth(terms: Tensor | float, *, outputs: int, equal: Tensor | None = None) -> Tensor:

@@ -67,6 +67,8 @@ def _judge_output(
             return _against_budget(name, tensor, wanted)
         case Exact():
             return _against_bits(name, tensor, wanted)
+        case SetValued() if wanted.budget is not None:
+            return _against_budget(name, tensor, wanted.budget(outputs))
         case SetValued():
             bad = np.asarray(wanted.wrong(outputs)).reshape(tensor.shape)
             return _by_mask(name, tensor, bad, note=wanted.rule)

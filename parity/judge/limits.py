@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from parity.case.dtype import DType, decode, encode
-from parity.judge.budget import FALSE_ALARM, Budget
+from parity.case.dtype import DType
+from parity.judge.budget import FALSE_ALARM, Budget, rounded
 from parity.judge.measure import Measured, measure
 
-__all__ = ["FLIPS", "RMS_FLOOR", "Held", "hold", "rms_limit"]
+__all__ = ["FLIPS", "RMS_FLOOR", "Held", "hold", "rms_limit", "wrong_pattern"]
 
 # The only typed-in constants of a verdict. `tools/bench.py faults` measures what they give on
 # fresh seeds; the README's table holds the figures.
@@ -51,7 +51,7 @@ def hold(got: Tensor, budget: Budget) -> Held:
     bound, sigma = (t.expand(shape).reshape(-1) for t in budget.total())
     # A formula that is not finite at a finite value gives no room at all.
     bound, sigma = (torch.where(t.isfinite(), t, budget.dtype.min_subnormal) for t in (bound, sigma))
-    wrong = _wrong_pattern(got, value, budget) & ~free
+    wrong = wrong_pattern(got, value, budget) & ~free
     usable = got.isfinite() & value.isfinite() & ~free & ~wrong
     where = None if bool(usable.all()) else usable.nonzero().reshape(-1)
     streams = [got, value, bound, sigma]
@@ -94,7 +94,7 @@ def _failures(measured: Measured, limit: float, flips: int | None, flips_limit: 
     return failures
 
 
-def _wrong_pattern(got: Tensor, value: Tensor, budget: Budget) -> Tensor:
+def wrong_pattern(got: Tensor, value: Tensor, budget: Budget) -> Tensor:
     """Mark elements whose NaN, infinity or finiteness is not one that the value allows.
 
     The last rounding gives infinity from half a step beyond the largest value on; what it rounds
@@ -138,10 +138,10 @@ def _roundings(
     if where is not None:
         hard, expected = hard[where], expected[where]
     hard, expected = (torch.where(t.isfinite(), t, 0.0) for t in (hard, expected))
-    exact = _rounded(value, budget.dtype)
-    outside = (got < _rounded(value - hard, budget.dtype)) | (got > _rounded(value + hard, budget.dtype))
+    exact = rounded(value, budget.dtype)
+    outside = (got < rounded(value - hard, budget.dtype)) | (got > rounded(value + hard, budget.dtype))
     near = torch.minimum(hard, 3 * expected)
-    may_flip = _rounded(value - near, budget.dtype) != _rounded(value + near, budget.dtype)
+    may_flip = rounded(value - near, budget.dtype) != rounded(value + near, budget.dtype)
     share = (2 * near / _ulp(value, budget.dtype)).clamp(max=1)
     if budget.flush:
         small = (value.abs() < budget.dtype.min_normal) & (exact != 0)
@@ -151,10 +151,6 @@ def _roundings(
     slope, spread, base = FLIPS
     flips = int((exact != got).sum())
     return int(outside.sum()), flips, int(slope * mu + spread * math.sqrt(mu) + base)
-
-
-def _rounded(x: Tensor, dtype: DType) -> Tensor:
-    return torch.from_numpy(decode(encode(x.numpy(), dtype), dtype))
 
 
 def _ulp(value: Tensor, dtype: DType) -> Tensor:

@@ -24,16 +24,22 @@ from parity.judge.classes import (
     attention,
     casts,
     convolution,
+    decoder,
+    experts,
+    latent,
     movement,
     norms,
     order,
+    paged,
     pointwise,
     quantized,
+    routing,
     softmax,
     sums,
 )
+from parity.judge.classes.computed import chains
 
-__all__ = ["CLASSES", "Answer", "answers", "to_float64"]
+__all__ = ["CLASSES", "Answer", "answers", "flushing", "readings", "to_float64"]
 
 CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "add": arithmetic.add,
@@ -45,11 +51,14 @@ CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "cat": movement.cat,
     "conv1d": convolution.conv1d,
     "conv2d": convolution.conv2d,
+    "copy": movement.copy,
     "cumsum": sums.cumsum,
     "div": arithmetic.div,
     "embedding": movement.embedding,
     "erf": pointwise.erf,
     "exp": pointwise.exp,
+    "experts": experts.experts,
+    "gated": decoder.gated,
     "gather": movement.gather,
     "gelu_erf": pointwise.gelu_erf,
     "gelu_tanh": pointwise.gelu_tanh,
@@ -58,6 +67,7 @@ CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "int4_weight_linear": quantized.int4_weight_linear,
     "int8_linear": quantized.int8_linear,
     "int8_weight_linear": quantized.int8_weight_linear,
+    "latent_attention": latent.latent_attention,
     "layer_norm": norms.layer_norm,
     "linear": sums.linear,
     "log_softmax": softmax.log_softmax,
@@ -65,14 +75,20 @@ CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "matmul": sums.matmul,
     "mean": sums.mean,
     "mul": arithmetic.mul,
+    "paged_attention": paged.paged_attention,
+    "reshape": movement.reshape,
     "rms_norm": norms.rms_norm,
     "rope": attention.rope,
+    "rotate": decoder.rotate,
+    "route": routing.route,
     "rsqrt": pointwise.rsqrt,
+    "scaled_embedding": decoder.scaled_embedding,
     "scatter_add": sums.scatter_add,
     "sigmoid": pointwise.sigmoid,
     "silu": pointwise.silu,
     "slice": movement.slice_,
     "slice_assign": movement.slice_assign,
+    "softcap": decoder.softcap,
     "softmax": softmax.softmax,
     "sort": order.sort,
     "sum": sums.sum_,
@@ -82,6 +98,7 @@ CLASSES: dict[str, Callable[[Question], tuple[Expected, ...]]] = {
     "tril": movement.tril,
     "triu": movement.triu,
     "triu_indices": movement.triu_indices,
+    "weighted_rms_norm": norms.weighted_rms_norm,
     "where": movement.where,
 }
 
@@ -110,26 +127,35 @@ def answers(
     question = Question(op=op, inputs=exact, raw=tuple(inputs), attrs=attrs, profile=profile)
     # The oracle meets infinities and NaN by design.
     with np.errstate(all="ignore"):
-        yield Answer(expected=_flushing(question, function(question)))
+        for reading, asked in _chains(question):
+            yield Answer(expected=flushing(asked, function(asked)), reading=reading)
         if not (inputs and inputs[0] is not None and question.dtype.is_float):
             return
-        for reading, read in _readings(question):
+        for reading, read in readings(question):
             changed = tuple(
                 read(x, t.dtype) if x is not None and t is not None and t.dtype.is_float else x
                 for x, t in zip(exact, inputs, strict=True)
             )
-            again = Question(op=op, inputs=changed, raw=tuple(inputs), attrs=attrs, profile=profile)
-            yield Answer(expected=_flushing(again, function(again)), reading=reading)
+            for name, asked in _chains(dataclasses.replace(question, inputs=changed)):
+                both = f"{reading}; {name}" if name else reading
+                yield Answer(expected=flushing(asked, function(asked)), reading=both)
 
 
-def _flushing(q: Question, expected: tuple[Expected, ...]) -> tuple[Expected, ...]:
+def _chains(q: Question) -> Iterator[tuple[str, Question]]:
+    """Yield the question for each way to store intermediates."""
+    for name, points in chains(q):
+        yield name, dataclasses.replace(q, stored=points)
+
+
+def flushing(q: Question, expected: tuple[Expected, ...]) -> tuple[Expected, ...]:
     """Let results below the smallest normal be zero where the profile says that they are flushed."""
     if not (q.profile.flush_subnormals or (q.raw and q.declares("results_flushed"))):
         return expected
     return tuple(dataclasses.replace(e, flush=True) if isinstance(e, Budget) else e for e in expected)
 
 
-def _readings(q: Question) -> Iterator[tuple[str, Callable[[Tensor, DType], Tensor]]]:
+def readings(q: Question) -> Iterator[tuple[str, Callable[[Tensor, DType], Tensor]]]:
+    """Yield how a profile declares that an op reads its float inputs, other than exactly, and its name."""
     if q.declares("inputs_flushed"):
         yield "subnormal inputs read as zero", _flush
     rounded = q.profile.fact("inputs_rounded", op=q.op, dtype=q.dtype)

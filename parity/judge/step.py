@@ -15,8 +15,11 @@ from parity.case.dtype import DType
 from parity.case.op import OPS
 from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget
+from parity.judge.called import FORMULA, entry_of, expected_call, is_call
 from parity.judge.compare import compare
+from parity.judge.monte_carlo import Unjudgeable
 from parity.judge.oracle import CLASSES, answers
+from parity.judge.sampled import Sampling, is_large, judge_sampled
 from parity.judge.verdict import Evidence, OutputJudgement, StepJudgement, Verdict, worst
 from parity.judge.witness import examine
 from parity.store.recording import StepRecord, TensorRef
@@ -35,6 +38,8 @@ def judge_step(
     known: Mapping[str, HostTensor],
     tensors: Mapping[str, HostTensor],
     profile: Profile,
+    *,
+    sampling: Sampling = Sampling.LARGE,
 ) -> StepJudgement:
     """Hold what `record` gave against the formula of `step` on the inputs that are `known` by name."""
     reason = _unjudgeable(step, record, known, tensors)
@@ -44,7 +49,7 @@ def judge_step(
         return without_evidence(record, Verdict.UNJUDGED, reason)
     consumed = tuple(None if name is None else known[name] for name in step.inputs)
     runs = [tuple(tensors[ref.digest] for ref in run) for run in (record.outputs, *record.repeats)]
-    outputs, reading, unstable = _judge_runs(step, consumed, runs, profile)
+    outputs, reading, unstable = _judge_runs(step, consumed, runs, profile, sampling)
     numeric = worst(o.verdict for o in outputs)
     if unstable and numeric is Verdict.EXCEEDS:
         numeric = Verdict.UNSTABLE
@@ -60,7 +65,8 @@ def _conclude(
     *,
     notes: list[str],
 ) -> StepJudgement:
-    witnessed, why = examine(record.witness, OPS[record.op], dtypes)
+    entry = entry_of(record.op) if is_call(record.op) else OPS[record.op]
+    witnessed, why = examine(record.witness, entry, dtypes)
     verdict = worst([numeric, witnessed])
     # First, since another precision or place explains what the numbers show.
     notes = [why, *(o.note for o in outputs if o.verdict is not Verdict.WITHIN), *notes]
@@ -90,7 +96,7 @@ def _verdict(
         verdict=verdict,
         outputs=outputs,
         evidence=evidence,
-        formula=CLASSES[record.op].__name__ if record.op in CLASSES else "",
+        formula=_formula(record.op),
         note=note,
         seconds=record.seconds,
         bytes=record.bytes,
@@ -98,11 +104,15 @@ def _verdict(
     )
 
 
+def _formula(op: str) -> str:
+    return FORMULA if is_call(op) else CLASSES[op].__name__ if op in CLASSES else ""
+
+
 def _unjudgeable(
     step: Step, record: StepRecord, known: Mapping[str, HostTensor], tensors: Mapping[str, HostTensor]
 ) -> str:
     """Return why a recorded step says nothing about this case's step, or an empty string."""
-    if record.op not in CLASSES or record.op not in OPS:
+    if not is_call(record.op) and (record.op not in CLASSES or record.op not in OPS):
         return f"op '{record.op}' is not known to this version"
     if (record.op, dict(record.attrs)) != (step.op, dict(step.attrs)):
         return "recorded with another op or attributes than the case has"
@@ -130,23 +140,37 @@ def _judge_runs(
     consumed: Sequence[HostTensor | None],
     runs: list[tuple[HostTensor, ...]],
     profile: Profile,
+    sampling: Sampling,
 ) -> tuple[tuple[OutputJudgement, ...], str, str]:
     """Judge every distinct run; return the worst run's outputs, the reading used, and what differed."""
     distinct = {tuple(t.digest() for t in run): run for run in runs}
-    judged = [_judge_outputs(step, consumed, run, profile) for run in distinct.values()]
+    judged = [_judge_outputs(step, consumed, run, profile, sampling) for run in distinct.values()]
     outputs, reading = min(judged, key=lambda j: worst(o.verdict for o in j[0]).rank)
     unstable = f"{len(distinct)} different results in {len(runs)} runs" if len(distinct) > 1 else ""
     return outputs, reading, unstable
 
 
 def _judge_outputs(
-    step: Step, consumed: Sequence[HostTensor | None], outputs: tuple[HostTensor, ...], profile: Profile
+    step: Step,
+    consumed: Sequence[HostTensor | None],
+    outputs: tuple[HostTensor, ...],
+    profile: Profile,
+    sampling: Sampling,
 ) -> tuple[tuple[OutputJudgement, ...], str]:
     """Hold outputs against the first declared reading of the inputs that explains them."""
+    if is_call(step.op):
+        return _judge_call(step, consumed, outputs, profile), ""
+    if sampling is not Sampling.NEVER and (
+        sampling is Sampling.ALWAYS or is_large(step.op, consumed, outputs)
+    ):
+        sampled = judge_sampled(step, consumed, outputs, profile, key=f"{step.name}/{outputs[0].digest()}")
+        if sampled is not None:
+            return sampled
     first: tuple[OutputJudgement, ...] = ()
     for answer in answers(step.op, consumed, step.attrs, profile):
         if any(isinstance(e, Budget) and e.dtype.name == "f64" for e in answer.expected):
-            return tuple(_float64(name, t) for name, t in zip(step.outputs, outputs, strict=True)), ""
+            note = "a float64 result cannot be judged by a float64 oracle"
+            return _unjudged(step, outputs, note), ""
         judged = compare(outputs, step.outputs, answer.expected)
         if worst(o.verdict for o in judged) is Verdict.WITHIN:
             return judged, answer.reading
@@ -154,12 +178,30 @@ def _judge_outputs(
     return first, ""
 
 
-def _float64(name: str, tensor: HostTensor) -> OutputJudgement:
-    return OutputJudgement(
-        name=name,
-        dtype=tensor.dtype.name,
-        shape=tensor.shape,
-        verdict=Verdict.UNJUDGED,
-        elements=0,
-        note="a float64 result cannot be judged by a float64 oracle",
+def _judge_call(
+    step: Step, consumed: Sequence[HostTensor | None], outputs: tuple[HostTensor, ...], profile: Profile
+) -> tuple[OutputJudgement, ...]:
+    first: tuple[OutputJudgement, ...] = ()
+    try:
+        for expected in expected_call(step, consumed, profile):
+            judged = compare(outputs, step.outputs, expected)
+            if worst(o.verdict for o in judged) is Verdict.WITHIN:
+                return judged
+            first = first or judged
+    except Unjudgeable as reason:
+        return _unjudged(step, outputs, str(reason))
+    return first
+
+
+def _unjudged(step: Step, outputs: tuple[HostTensor, ...], note: str) -> tuple[OutputJudgement, ...]:
+    return tuple(
+        OutputJudgement(
+            name=name,
+            dtype=t.dtype.name,
+            shape=t.shape,
+            verdict=Verdict.UNJUDGED,
+            elements=0,
+            note=note,
+        )
+        for name, t in zip(step.outputs, outputs, strict=True)
     )

@@ -13,25 +13,45 @@ from parity.backend.profile import Profile
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
 from parity.errors import UsageError
+from parity.judge.sampled import Sampling
 from parity.judge.step import judge_step, without_evidence
 from parity.judge.verdict import StepJudgement, Verdict
 from parity.store.recording import Recording, StepRecord, TensorRef
 
-__all__ = ["Weights", "judge_steps"]
+__all__ = ["MODULE", "Weights", "judge_steps"]
 
+MODULE = "module"  # op id of a module's own step
 # Returns the bytes of a weight that a step names, or None where this host has none of that name.
 Weights = Callable[[TensorRef], "HostTensor | None"]
 
 
-def judge_steps(recording: Recording, *, weights: Weights) -> Iterator[StepJudgement]:
-    """Yield the judgement of every step in the order of the recording, one step's weights at a time."""
+def judge_steps(
+    recording: Recording, *, weights: Weights, sampling: Sampling = Sampling.LARGE
+) -> Iterator[StepJudgement]:
+    """Yield the judgement of every step in the order of the recording, one step's weights at a time.
+
+    What a torch module took and gave is a step too, after the calls inside it: they are what is judged,
+    unless the recording has none.
+    """
+    has_calls = any(record.op != MODULE for record in recording.steps)
     for record in recording.steps:
-        yield _judge(record, recording.tensors, recording.environment.profile, weights)
+        if record.op == MODULE and has_calls and record.replayable and record.failure is None:
+            continue
+        yield _judge(record, recording.tensors, recording.environment.profile, weights, sampling)
 
 
 def _judge(
-    record: StepRecord, tensors: Mapping[str, HostTensor], profile: Profile, weights: Weights
+    record: StepRecord,
+    tensors: Mapping[str, HostTensor],
+    profile: Profile,
+    weights: Weights,
+    sampling: Sampling,
 ) -> StepJudgement:
+    if record.failure is not None:  # it may have no outputs, which the op table would object to
+        return without_evidence(record, Verdict(record.failure.kind.value), record.failure.text)
+    if not record.replayable or record.op == MODULE:
+        reason = record.attrs.get("reason", "a module is judged by its calls: record it at depth op")
+        return without_evidence(record, Verdict.UNJUDGED, str(reason))
     known: dict[str, HostTensor] = {}
     for ref in record.inputs:
         if ref is None:
@@ -58,4 +78,4 @@ def _judge(
         )
     except UsageError as error:  # the recording is older or newer than the op table
         return without_evidence(record, Verdict.UNJUDGED, str(error))
-    return judge_step(step, record, known, tensors, profile)
+    return judge_step(step, record, known, tensors, profile, sampling=sampling)

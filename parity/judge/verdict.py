@@ -18,6 +18,7 @@ __all__ = [
     "Apart",
     "CaseJudgement",
     "Cause",
+    "EndToEnd",
     "Evidence",
     "Outcome",
     "OutputJudgement",
@@ -66,6 +67,8 @@ class OutputJudgement:
     depends on the order of a sum). `worst` is max |error| / bound, `rms` is rms(error / sigma);
     both None where the result must be exact or is one of a set. `flips` counts 16-bit results
     that are not the correctly rounded oracle. `oracle` and `got` are the values at `worst_index`.
+    `probed` elements of a large result were not compared one by one: they lie in rows that random
+    projections or a screening of all rows did not name.
     """
 
     name: str
@@ -74,6 +77,7 @@ class OutputJudgement:
     verdict: Verdict
     elements: int
     free: int = 0
+    probed: int = 0
     worst: float | None = None
     worst_index: tuple[int, ...] | None = None
     oracle: float | None = None
@@ -85,8 +89,12 @@ class OutputJudgement:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict is Verdict.WITHIN and self.elements + self.free != math.prod(self.shape):
+        if self.verdict is not Verdict.WITHIN:
+            return
+        if self.elements + self.free + self.probed != math.prod(self.shape):
             raise ValueError(f"'{self.name}' within needs every element accounted for: {self}")
+        if self.probed and not self.elements:
+            raise ValueError(f"'{self.name}' within needs an element that was compared: {self}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +173,45 @@ class Apart:
     unequal: int
     largest: float
     relative_l2: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEnd:
+    """Next-token scores of a whole run beside the exact ones, over `positions`.
+
+    `kl` is KL(exact || run) in nats: mean, 99th percentile, largest. `flips` counts positions whose best
+    token is another one, `illegal` those where the exact margin is more than 6 of its own sigmas; `margin`
+    is the largest of these ratios. `logprob` is |change| of the log-probabilities of the tokens that
+    followed: mean, 99th percentile, largest; `perplexity` the relative change of perplexity with its 95 %
+    interval. `z` is rms(error / sigma) of the scores. Limits are None where no sample of the noise was
+    given, and `needed` is how many positions tell a run at a limit from chance.
+    """
+
+    verdict: Verdict
+    positions: int
+    kl: tuple[float, float, float]
+    kl_limit: float | None = None
+    flips: int = 0
+    illegal: int | None = None
+    margin: float | None = None
+    logprob: tuple[float, float, float] | None = None
+    perplexity: tuple[float, float, float] | None = None
+    z: float | None = None
+    z_limit: float | None = None
+    needed: int | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.verdict is not Verdict.WITHIN:
+            return
+        if self.kl_limit is None or self.z is None or self.z_limit is None or self.illegal != 0:
+            raise ValueError(
+                "end to end cannot be within without samples of the noise, or with illegal flips"
+            )
+        if not (self.kl[0] <= self.kl_limit and self.z <= self.z_limit):
+            raise ValueError("end to end cannot be within: a gate is exceeded")
+        if self.needed is None or not 0 < self.needed <= self.positions:
+            raise ValueError(f"end to end cannot be within on {self.positions} positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ def _case(outcome: Outcome) -> dict[str, Any]:
         "note": outcome.target.note,
         "steps": [_step(s) for s in outcome.target.steps],
         "apart": [asdict(a) for a in outcome.apart],
+        "causes": [asdict(cause) for cause in outcome.causes],
         "reference": _reference(outcome.reference),
     }
 

@@ -6,15 +6,16 @@ Eighty columns of plain text; the door adds colour. Does not print: it returns l
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from parity.judge.verdict import CaseJudgement, Outcome, OutputJudgement, StepJudgement, Verdict
+from parity.judge.verdict import CaseJudgement, Cause, Outcome, OutputJudgement, StepJudgement, Verdict
 from parity.report.view import Run, SideView
 
-__all__ = ["MARKS", "MAX_BLOCKS", "WIDTH", "block", "concise", "full"]
+__all__ = ["MARKS", "MAX_BLOCKS", "MAX_STEPS", "WIDTH", "block", "concise", "full"]
 
 WIDTH = 80
 MAX_BLOCKS = 20
+MAX_STEPS = 4  # of one case
 
 MARKS = {
     Verdict.CRASHED: "!",
@@ -97,21 +98,39 @@ def block(outcome: Outcome, run: Run) -> list[str]:
         lines = [f"{verdict.value.upper().replace('_', ' ')} {outcome.case}"]
         if outcome.source:
             lines.append(f" --> {outcome.source}")
-        lines += _steps(judgement)
+        lines += _steps(judgement, outcome.causes)
         if verdict is Verdict.STALE:
             lines += _bullet(
                 f"declared to depart ({outcome.deviation}) but is within: remove the declaration"
             )
         if judgement.note:
             lines += _bullet(judgement.note)
-    for a in outcome.apart if lines else ():
-        lines += _bullet(
-            f"target and reference at {a.output}: {a.unequal:,} of {a.elements:,} elements differ, "
-            f"largest difference {a.largest:.4g}, relative l2 {a.relative_l2:.4g}"
-        )
+    lines += _apart(outcome) if lines else []
     lines += _reference(outcome, run)
+    if len(judgement.steps) > 1 and verdict.departs:
+        sides = f"{run.reference.spec} {run.target.spec}"
+        lines += _bullet(f"step by step: parity diff {sides} {outcome.case}{_setting(run)}")
+    if verdict in (Verdict.EXCEEDS, Verdict.UNSTABLE, Verdict.CRASHED):
+        repro = f"parity repro {outcome.case} --target {run.target.spec}{_setting(run)} -o repro"
+        lines += _bullet(f"reproduce: {repro}")
     show = f"parity show {outcome.case}"
     return [*lines, *_bullet(f"what is computed and how it is judged: {show}")]
+
+
+def _setting(run: Run) -> str:
+    return " --production" if run.target.setting == "production" else ""
+
+
+def _apart(outcome: Outcome) -> Iterator[str]:
+    """Yield how far the sides are apart where a step departs, and at the end of the case."""
+    departing = {step.name for step in outcome.target.steps if step.verdict is not Verdict.WITHIN}
+    shown = [a for a in outcome.apart[:-1] if a.step in departing][:MAX_STEPS] + list(outcome.apart[-1:])
+    for a in shown:
+        where = a.output if len(outcome.target.steps) == 1 else f"{a.step} {a.output}"
+        yield from _bullet(
+            f"target and reference at {where}: {a.unequal:,} of {a.elements:,} elements differ, "
+            f"largest difference {a.largest:.4g}, relative l2 {a.relative_l2:.4g}"
+        )
 
 
 def _reference(outcome: Outcome, run: Run) -> list[str]:
@@ -130,18 +149,25 @@ def _reference(outcome: Outcome, run: Run) -> list[str]:
     return [*lines, *_bullet(f"{name} is itself judged by the oracle: the reference is wrong here")]
 
 
-def _steps(judgement: CaseJudgement) -> list[str]:
+def _steps(judgement: CaseJudgement, causes: Sequence[Cause] = ()) -> list[str]:
+    """Return the steps that are not within, the first few in full: on a broken chip every one departs."""
     lines: list[str] = []
-    for step in judgement.steps:
-        if step.verdict is Verdict.WITHIN:
-            continue
+    departing = [step for step in judgement.steps if step.verdict is not Verdict.WITHIN]
+    for step in departing[:MAX_STEPS]:
         lines.append(f"  | step  {step.name}   {step.op}   {step.verdict.value}")
         for output in step.outputs:
             if output.verdict is not Verdict.WITHIN:
                 lines += _output(output)
         if step.note:
             lines += _bullet(step.note)
-    others = len(judgement.steps) - sum(s.verdict is not Verdict.WITHIN for s in judgement.steps)
+        likely = next((cause for cause in causes if cause.step == step.name), None)
+        if likely is not None:
+            lines += _bullet(f"likely cause: {likely.text}")
+    if len(departing) > MAX_STEPS:
+        names = ", ".join(step.name for step in departing[MAX_STEPS : 2 * MAX_STEPS])
+        more = ", …" if len(departing) > 2 * MAX_STEPS else ""
+        lines += _bullet(f"{len(departing) - MAX_STEPS} more steps depart: {names}{more}")
+    others = len(judgement.steps) - len(departing)
     if others and lines:
         lines += _bullet(f"the other {others} step{'s are' if others > 1 else ' is'} within")
     return lines

@@ -25,7 +25,10 @@ _SUMMED = {
 
 
 def flops(op: str, inputs: Sequence[TensorRef | None], outputs: Sequence[TensorRef]) -> int:
-    """Return the operations of one step; attention counts both products and no mask."""
+    """Return the operations of one step; attention counts both products and no mask.
+
+    What segments hold is not known from shapes: their queries are taken to see as many keys each.
+    """
     shapes = [() if ref is None else ref.shape for ref in inputs]
     result = math.prod(outputs[0].shape)
     if op in _SUMMED:
@@ -35,4 +38,12 @@ def flops(op: str, inputs: Sequence[TensorRef | None], outputs: Sequence[TensorR
     if op == "attention":
         keys = math.prod(shapes[1][-2:-1])
         return 2 * keys * (math.prod(shapes[0]) + result)
+    if op == "route":
+        return 2 * math.prod(shapes[0][:-1]) * math.prod(shapes[1])
+    if op == "experts":
+        return 2 * math.prod(shapes[1]) * (math.prod(shapes[3][1:]) + math.prod(shapes[4][1:]))
+    if op in ("paged_attention", "latent_attention"):
+        keys = math.prod(shapes[3]) // max(shapes[4][0], 1)
+        made = 2 * math.prod(shapes[3]) * math.prod(shapes[2]) if op == "latent_attention" else 0
+        return made + 2 * keys * (math.prod(shapes[0]) + result)
     return 0

@@ -101,8 +101,8 @@ class Lane:
         self.state, self.reason = State.OPENING, ""
         self._look_at_s = time.monotonic() + self._limits.least_s
 
-    def give(self, case: Case) -> None:
-        """Hand a case to the child, behind those it holds."""
+    def give(self, case: Case, *, replay: str = "") -> None:
+        """Hand a case to the child, behind those it holds; `replay` as in `Task`."""
         assert self._child is not None
         # A folder that is used again must not show an older recording of a case that is lost now.
         recording_path(self.job.folder, case.id).unlink(missing_ok=True)
@@ -110,7 +110,7 @@ class Lane:
             self._busy_since_s = time.monotonic()
             self._look_at_s = self._busy_since_s + self._limits.least_s
         self.held.append(case)
-        self._child.send(Task(case=str(case.id), revision=case.revision))
+        self._child.send(Task(case=str(case.id), revision=case.revision, replay=replay))
 
     def watch(self, selector: selectors.BaseSelector) -> float:
         """Let a selector hear of the child, and return when to come back at the latest."""

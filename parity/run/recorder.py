@@ -7,7 +7,6 @@ process; `worker` and `pool` do.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping
 
 from parity.backend.base import Backend
@@ -17,7 +16,9 @@ from parity.case.tensor import HostTensor
 from parity.run.environment import environment as environment_of
 from parity.run.journal import Journal
 from parity.run.passes import Given, Pass
-from parity.store.recording import Environment, Failure, FailureKind, Recording, StepRecord
+from parity.run.repeats import repeated
+from parity.run.subject import record_subject
+from parity.store.recording import Environment, FailureKind, Recording, StepRecord
 from parity.store.schema import references
 
 __all__ = ["record"]
@@ -40,6 +41,8 @@ def record(
     if repeat < 1:
         raise ValueError(f"repeat must be >= 1, got {repeat}")
     environment = environment or environment_of(backend)
+    if case.subject is not None:
+        return record_subject(case, backend, repeat=repeat, journal=journal, environment=environment)
     generated = generate(case)
     inputs = {
         spec.name: Given.of(generated[spec.name], spec.name, role=spec.role.value) for spec in case.inputs
@@ -50,9 +53,7 @@ def record(
         if any(r.failure and r.failure.kind is FailureKind.CRASHED for r in records):
             break
         again = Pass(case, backend, inputs, tensors, journal).run()
-        records = [
-            _repeated(*pair, run=f"run {number} of {repeat}") for pair in zip(records, again, strict=True)
-        ]
+        records = repeated(records, again, run=f"run {number} of {repeat}")
     return Recording(
         case=str(case.id),
         revision=case.revision,
@@ -66,15 +67,3 @@ def _named(tensors: Mapping[str, HostTensor], records: Iterable[StepRecord]) -> 
     # What was fetched for a step that then failed belongs to nothing, and the store refuses it.
     named = {ref.digest for record in records for ref in references(record)}
     return {digest: tensors[digest] for digest in tensors.keys() & named}
-
-
-def _repeated(first: StepRecord, again: StepRecord, *, run: str) -> StepRecord:
-    if first.failure is not None:
-        return first
-    if again.failure is not None:
-        failure = Failure(kind=again.failure.kind, text=f"{run}: {again.failure.text}")
-        return dataclasses.replace(first, failure=failure, mutates=again.mutates)
-    # Fed by a step that differed, it was run on other inputs and so not a second time.
-    if [ref and ref.digest for ref in again.inputs] != [ref and ref.digest for ref in first.inputs]:
-        return first
-    return dataclasses.replace(first, repeats=(*first.repeats, again.outputs))

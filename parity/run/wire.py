@@ -47,14 +47,16 @@ class Orders:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One case to record, or one probe to run.
+    """One case to record, one probe to run, or one recording to replay.
 
-    The revision guards against a case file that changed under the run.
+    The revision guards against a case file that changed under the run. `replay` is the path of a
+    recording that holds what its steps consumed; `case` is then only its name.
     """
 
     case: str = ""
     revision: str = ""
     probe: str = ""
+    replay: str = ""
 
     def encode(self) -> bytes:
         """Return the line."""

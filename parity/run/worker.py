@@ -29,8 +29,9 @@ from parity.run.environment import environment
 from parity.run.journal import Journal, Phase
 from parity.run.passes import Phased, responds
 from parity.run.recorder import record
+from parity.run.replay import replay
 from parity.run.wire import Event, News, Orders, Task
-from parity.store.arrow import write
+from parity.store.arrow import read, write
 from parity.store.folder import recording_path
 from parity.store.recording import Environment, FailureKind, Recording
 
@@ -110,10 +111,13 @@ def _serve(
             continue
         journal.enter(Phase.GENERATE, case=task.case)
         try:
-            case = _case(catalog, task)
-            recording = record(case, backend, repeat=orders.repeat, journal=journal, environment=opened)
+            if task.replay:
+                recording = replay(read(Path(task.replay)), backend, journal=journal, environment=opened)
+            else:
+                case = _case(catalog, task)
+                recording = record(case, backend, repeat=orders.repeat, journal=journal, environment=opened)
             journal.enter(Phase.WRITE, case=task.case)
-            write(recording, recording_path(Path(orders.folder), case.id))
+            write(recording, recording_path(Path(orders.folder), CaseId.parse(task.case)))
         except Exception as error:  # noqa: BLE001  # the recorder has caught what is the device's
             traceback.print_exc()
             crashed, news, text = False, News.NOT_RUN, f"parity could not record it: {_reason(error)}"

@@ -20,10 +20,14 @@ __all__ = ["Environment", "Failure", "FailureKind", "Recording", "StepRecord", "
 
 
 class FailureKind(Enum):
-    """Why a step has no result; the values are verdict spellings."""
+    """Why a step has no result, or one of no worth; the values are verdict spellings.
+
+    `exceeds` is a step that read something else than what was written for it.
+    """
 
     CRASHED = "crashed"
     TIMED_OUT = "timed_out"
+    EXCEEDS = "exceeds"
     UNSUPPORTED = "unsupported"
 
 

@@ -60,7 +60,11 @@ class OpCase:
         return [None if a is None else _tensor(*a) for a in named]
 
 
-_EXPECTED = runpy.run_path(str(Path(__file__).with_name("expected.py")))["EXPECTED"]
+_EXPECTED = {
+    op: cases
+    for name in ("expected.py", "expected_decoder.py")
+    for op, cases in runpy.run_path(str(Path(__file__).with_name(name)))["EXPECTED"].items()
+}
 _OP_CASES = {
     f"{op}-{number}": OpCase(op, *case)
     for op, cases in _EXPECTED.items()
@@ -76,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _run(backend: Backend, op: str, inputs: list[HostTensor | None], **attrs: Attr) -> Ran:
     """Run one op on an open backend and bring everything back."""
     names = tuple(None if x is None else f"i{n}" for n, x in enumerate(inputs))
-    outputs = ("y0", "y1") if op in ("topk", "sort") else ("y0",)
+    outputs = ("y0", "y1") if op in ("topk", "sort", "route") else ("y0",)
     step = Step(name="s", op=op, inputs=names, outputs=outputs, attrs=attrs)
     results = backend.run(step, [None if x is None else backend.put(x) for x in inputs])
     backend.synchronize()

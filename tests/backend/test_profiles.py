@@ -13,7 +13,8 @@ from parity.case.op import OPS
 def test_a_profile_speaks_of_ops_and_dtypes_that_exist(profile_of, setting):
     profile = profile_of(setting)
     for fact in profile.declared:
-        assert set(fact.ops) <= OPS.keys()
+        # A function of torch without an op is named as its calls are recorded.
+        assert {op for op in fact.ops if not op.startswith("torch:")} <= OPS.keys()
         assert set(fact.dtypes) <= DTYPES.keys()
     assert Profile.from_json(profile.to_json()) == profile
 

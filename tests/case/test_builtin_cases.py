@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from parity.case.catalog import Catalog, builtin_cases
+from parity.case.catalog import LARGE_BYTES, Catalog, builtin_cases
 from parity.case.ids import Selector
 from parity.case.inputs import generate
 from parity.case.op import OPS
@@ -23,7 +23,11 @@ TESTS = {
     "slice", "slice_assign", "tril", "triu", "triu_indices", "topk", "argmax", "sort", "order_i64",
     "cast", "cast_wide", "cast_from_fp8", "cast_to_fp8", "cast_narrow",
     "int8_linear", "int8_weight_linear", "int4_weight_linear",
+    "copy", "reshape", "weighted_rms_norm", "rotate", "gated", "softcap", "scaled_embedding",
+    "paged_attention", "latent_attention", "route", "experts",
 }  # fmt: skip
+
+LAYERS = {"attention", "pages", "latent", "mlp", "moe", "decoder", "trained", "embed", "head", "norm"}
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +40,47 @@ def ops(catalog):
     return catalog.select([], suite="ops")
 
 
+@pytest.fixture(scope="module")
+def layers(catalog):
+    return catalog.select([], suite="layers")
+
+
 def parameter_values(cases):
     return {(case.id.path, item) for case in cases for item in case.id.params}
 
 
-def test_every_op_of_the_table_has_cases(ops):
-    assert {step.op for case in ops for step in case.steps} == set(OPS)
+def part(catalog, suite, *, of):
+    """The cases of a derived suite that are of another one as well."""
+    return [case for case in catalog.select([], suite=suite) if case.id.path.startswith(f"{of}/")]
+
+
+def test_every_op_of_the_table_has_cases(ops, layers):
+    assert {step.op for case in (*ops, *layers) for step in case.steps} == set(OPS)
 
 
 def test_every_family_is_there(catalog):
     assert {path for path in catalog.paths() if path.startswith("ops/")} == {f"ops/{test}" for test in TESTS}
+    assert {path for path in catalog.paths() if path.startswith("layers/")} == {f"layers/{x}" for x in LAYERS}
 
 
 def test_the_suites_have_their_sizes(catalog, ops):
-    assert 1800 <= len(ops) <= 2600
-    assert 120 <= len(catalog.select([], suite="smoke")) <= 180
-    assert 280 <= len(catalog.select([], suite="sample")) <= 450
+    assert 1800 <= len(ops) <= 2800
+    assert 120 <= len(part(catalog, "smoke", of="ops")) <= 210
+    assert 280 <= len(part(catalog, "sample", of="ops")) <= 550
+    assert 60 <= len(catalog.select([], suite="layers")) <= 160
+    assert len(part(catalog, "smoke", of="layers")) == 3 * len(LAYERS)
+    assert len(part(catalog, "sample", of="layers")) <= 60
 
 
 def test_no_family_is_more_than_a_tenth_of_the_suite(ops):
     assert max(Counter(case.id.path for case in ops).values()) <= len(ops) / 10
 
 
-def test_sample_holds_every_value_of_every_family_and_smoke_every_family(catalog, ops):
+def test_sample_holds_every_value_of_every_family_and_smoke_every_family(catalog):
     sample, smoke = catalog.select([], suite="sample"), catalog.select([], suite="smoke")
-    assert parameter_values(sample) == parameter_values(ops)
-    assert {case.id.path for case in smoke} == {case.id.path for case in ops}
+    every = [case for case in catalog.select([], suite=None) if not case.nbytes > LARGE_BYTES]
+    assert parameter_values(sample) == parameter_values(every)
+    assert {case.id.path for case in smoke} == {case.id.path for case in every}
     assert {str(case.id) for case in smoke} <= {str(case.id) for case in sample}
 
 
@@ -102,7 +121,7 @@ def result_shape(case):
             return np.zeros(first).sum(step.attrs["dim"], keepdims=step.attrs["keepdim"]).shape
         case "argmax":
             return np.zeros(first).sum(step.attrs["dim"], keepdims=step.attrs["keepdim"]).shape
-        case "embedding":
+        case "embedding" | "scaled_embedding":
             return (*more[0], first[1])
         case "gather":
             return more[0]
@@ -146,24 +165,30 @@ def test_a_second_step_is_there_only_for_an_empty_result_or_a_mask_that_is_made_
 
 
 def index_faults(case):
-    """Index inputs of a case that point outside what they index."""
+    """Index inputs of a case that point outside what they index, where that is an input too."""
     made = generate(case)
-    step = case.steps[0]
-    arrays = {name: made[name].array() for name in step.tensors()}
-    match step.op:
-        case "embedding":
-            limits = [("ids", 0, arrays["table"].shape[0])]
-        case "index" | "index_put":
-            limits = [("index", -arrays["x"].shape[0], arrays["x"].shape[0])]
-        case "gather" | "scatter_add":
-            limits = [("index", 0, arrays["x"].shape[step.attrs["dim"]])]
-        case _:
-            limits = []
-    return [name for name, low, high in limits if ((arrays[name] < low) | (arrays[name] >= high)).any()]
+    arrays = {name: tensor.array() for name, tensor in made.items()}
+    faults = []
+    for step in case.steps:
+        held = [arrays.get(name) for name in step.inputs[:2]]
+        if any(array is None for array in held):
+            continue
+        match step.op:
+            case "embedding" | "scaled_embedding":
+                low, high = 0, held[0].shape[0]
+            case "index" | "index_put":
+                low, high = -held[0].shape[0], held[0].shape[0]
+            case "gather" | "scatter_add":
+                low, high = 0, held[0].shape[step.attrs["dim"]]
+            case _:
+                continue
+        if ((held[1] < low) | (held[1] >= high)).any():
+            faults.append(step.inputs[1])
+    return faults
 
 
-def test_every_case_makes_its_inputs_and_no_index_points_outside(ops):
-    for case in ops:
+def test_every_case_makes_its_inputs_and_no_index_points_outside(ops, layers):
+    for case in (*ops, *layers):
         assert index_faults(case) == [], case.id
 
 

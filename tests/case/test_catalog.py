@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parity.case import catalog as catalog_module
-from parity.case.catalog import SMOKE_ROWS, Catalog, builtin_cases
+from parity.case.catalog import SMOKE_ROWS, Catalog
 from parity.case.ids import CaseId, Selector
 from parity.errors import UsageError
 
@@ -211,19 +211,6 @@ def test_a_source_outside_the_current_folder_is_an_absolute_path(folder, monkeyp
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert loaded.get(CaseId.parse("mine/exp1:n=1")).source == f"{(folder / 'a.py').resolve()}:9"
-
-
-def test_built_in_cases_are_bundled_ones_first_and_else_those_of_the_checkout(tmp_path, monkeypatch):
-    package = tmp_path / "parity"
-    (package / "case").mkdir(parents=True)
-    monkeypatch.setattr(catalog_module, "__file__", str(package / "case" / "catalog.py"))
-    with pytest.raises(UsageError) as refused:
-        builtin_cases()
-    assert str(refused.value) == f"no built-in cases beside {package}: reinstall chip-parity"
-    (tmp_path / "cases").mkdir()
-    assert builtin_cases() == tmp_path / "cases"
-    (package / "_bundled" / "cases").mkdir(parents=True)
-    assert builtin_cases() == package / "_bundled" / "cases"
 
 
 def test_selecting_every_case_imports_neither_torch_nor_pyarrow():

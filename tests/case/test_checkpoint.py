@@ -8,6 +8,7 @@ import os
 import numpy as np
 import pytest
 
+from parity.case.builtin import builtin_cases
 from parity.case.case import Case, Role, Step, TensorSpec
 from parity.case.checkpoint import FOLDERS, file_digest
 from parity.case.dtype import dtype
@@ -42,14 +43,14 @@ def good(weights):
     return weights(container({"__metadata__": {"format": "pt"}, "w": entry}, b"\0\0" + CODES.tobytes()))
 
 
-def case(digest, *, tensor="w", kind="bf16", shape=(2, 3)):
+def case(digest, *, tensor="w", kind="bf16", shape=(2, 3), **more):
     spec = TensorSpec(
         name="w",
         dtype=dtype(kind),
         shape=shape,
         dist="checkpoint",
         role=Role.WEIGHT,
-        options={"file": "m.safetensors", "digest": digest, "tensor": tensor},
+        options={"file": "m.safetensors", "digest": digest, "tensor": tensor, **more},
     )
     step = Step(name="exp", op="exp", inputs=("w",), outputs=("y",))
     return Case(id=CaseId.parse("layers/one"), inputs=(spec,), steps=(step,))
@@ -77,9 +78,41 @@ def test_a_file_that_changed_is_other_weights(good):
 def test_a_file_that_is_nowhere_says_where_it_was_looked_for(good, tmp_path, monkeypatch):
     digest = file_digest(good)
     good.unlink()
-    assert f"is not here (looked in {tmp_path / 'absent'}, {tmp_path})" in refused(case(digest))
+    models = builtin_cases() / "models"
+    assert f"is not here (looked in {tmp_path / 'absent'}, {tmp_path}, {models})" in refused(case(digest))
     monkeypatch.delenv(FOLDERS)
-    assert "(looked in nowhere). Copy the file and name its folder in PARITY_WEIGHTS" in refused(case(digest))
+    where = f"(looked in {models}). Copy the file and name its folder in PARITY_WEIGHTS"
+    assert where in refused(case(digest))
+
+
+def test_a_model_that_ships_with_the_cases_is_found_without_a_variable(monkeypatch):
+    monkeypatch.delenv(FOLDERS, raising=False)
+    name = "tiny-llama/model.safetensors"
+    digest = file_digest(builtin_cases() / "models" / name)
+    options = {"file": name, "digest": digest, "tensor": "model.norm.weight"}
+    spec = TensorSpec(name="w", dtype=dtype("bf16"), shape=(192,), dist="checkpoint", options=options)
+    step = Step(name="exp", op="exp", inputs=("w",), outputs=("y",))
+    made = generate(Case(id=CaseId.parse("layers/one"), inputs=(spec,), steps=(step,)))["w"]
+    assert made.array().size == 192
+
+
+def test_weights_in_another_type_are_those_of_the_file_rounded_once(good):
+    made = generate(case(file_digest(good), kind="f16", stored="bf16"))["w"].array()
+    # A NaN, what is below the smallest f16 and what is not representable in f16 or is.
+    assert made.view("u2").tolist() == [[0x3C00, 0x7E00, 0], [0x8000, 0x7C00, 0x4248]]
+    wide = generate(case(file_digest(good), kind="f32", stored="bf16"))["w"].array()
+    assert wide.view("u4")[1, 2] == 0x40490000
+
+
+def test_weights_of_another_stored_type_than_declared_are_refused(good):
+    text = "tensor 'w' is bf16[2, 3], but the case declares f16[2, 3]"
+    assert text in refused(case(file_digest(good), kind="f32", stored="f16"))
+
+
+def test_integers_are_not_rounded(weights):
+    path = weights(container({"w": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, b"\0" * 8))
+    with pytest.raises(UsageError, match=r"^dist 'checkpoint' rounds floats to floats, not i64 to f32$"):
+        generate(case(file_digest(path), kind="f32", shape=(1,), stored="i64"))
 
 
 @pytest.mark.parametrize(

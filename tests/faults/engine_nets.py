@@ -109,7 +109,7 @@ def _heavy(name: str, shape: tuple[int, ...], draw: torch.Generator) -> torch.Te
     spread = torch.stack([normal(*shape) for _ in range(3)]).square().mean(0).sqrt()
     matrix = normal(*shape) / spread.clamp(min=0.2) / 3**0.5 / shape[-1] ** 0.5
     if "layers.1." in name and "down" in name:
-        matrix[:2] *= 20
+        matrix[:2] *= 400
     return matrix
 
 

@@ -9,6 +9,7 @@ from faults.problem import Outputs, Problem, store
 
 from parity.backend.indexing import parse_index
 from parity.case.dtype import DTYPES
+from parity.case.family import dims
 from parity.case.tensor import HostTensor
 
 __all__ = ["KERNELS"]
@@ -20,6 +21,36 @@ def _as(p: Problem, array: Array, *, like: int = 0) -> Outputs:
     tensor = p.inputs[like]
     assert tensor is not None
     return (HostTensor.of(array, tensor.dtype),)
+
+
+def copy(p: Problem, bug: str) -> Outputs:
+    """x in memory of its own."""
+    tensor = p.inputs[0]
+    assert tensor is not None
+    x = tensor.array()
+    match bug:
+        case "storage_in_order":
+            x = np.resize(np.asarray(tensor.storage).view(x.dtype), x.shape)
+        case "through_f32" if x.dtype.kind == "i":
+            x = x.astype(np.float32).astype(x.dtype)
+        case "last_dimension_reversed" if x.ndim:
+            x = x[..., ::-1]
+    return _as(p, np.array(x, order="C"))
+
+
+def reshape(p: Problem, bug: str) -> Outputs:
+    """The elements of x in row-major order, in another shape."""
+    tensor = p.inputs[0]
+    assert tensor is not None
+    x, shape = tensor.array(), dims(str(p.attrs["shape"]))
+    match bug:
+        case "storage_in_order":
+            x = np.resize(np.asarray(tensor.storage).view(x.dtype), x.shape)
+        case "columns_first":
+            return _as(p, np.array(x).reshape(shape, order="F"))
+        case "last_two_swapped" if x.ndim > 1:
+            x = x.swapaxes(-1, -2)
+    return _as(p, np.array(x, order="C").reshape(shape))
 
 
 def embedding(p: Problem, bug: str) -> Outputs:
@@ -181,6 +212,8 @@ def slice_assign(p: Problem, bug: str) -> Outputs:
 
 
 KERNELS = {
+    "copy": Moves(compute=copy, bugs=("storage_in_order", "through_f32", "last_dimension_reversed")),
+    "reshape": Moves(compute=reshape, bugs=("storage_in_order", "columns_first", "last_two_swapped")),
     "embedding": Moves(
         compute=embedding,
         bugs=("index_off_by_one", "last_row_out_of_reach", "padding_row_zeroed", "index_at_8_bits"),

@@ -8,7 +8,7 @@ from faults.kernel import LOW_SUMS, MIDDLE, Kernel
 from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "OTHER_EPS", "mean_of", "rsqrt"]
 
 # What a port writes where the case says another epsilon.
 OTHER_EPS = {"eps_1e-3": 1e-3, "eps_1e-5": 1e-5, "eps_1e-6": 1e-6, "eps_omitted": 0.0}
@@ -18,7 +18,7 @@ def _eps(p: Problem, bug: str) -> float:
     return OTHER_EPS.get(bug, p.number("eps"))
 
 
-def _mean(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
+def mean_of(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """Mean over the last dimension, kept."""
     n, terms = x.shape[-1], x
     match bug:
@@ -34,7 +34,7 @@ def _mean(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     return y * (1 / n) if how.reciprocal else y / n
 
 
-def _rsqrt(x: Tensor, how: Arithmetic) -> Tensor:
+def rsqrt(x: Tensor, how: Arithmetic) -> Tensor:
     return how.off(x.rsqrt() if how.reciprocal else 1 / x.sqrt())
 
 
@@ -55,14 +55,14 @@ def rms_norm(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     """x / sqrt(mean(x^2) + eps) g."""
     x = how.number(p.x(0))
     squares = how.mid(x * x)
-    mean = how.mid(_mean(squares, how, bug))
+    mean = how.mid(mean_of(squares, how, bug))
     match bug:
         case "eps_outside_root":
             r = 1 / (mean.sqrt() + p.number("eps"))
         case "mean_subtracted":
-            r = _rsqrt(_mean((x - _mean(x, how, "")) ** 2, how, "") + p.number("eps"), how)
+            r = rsqrt(mean_of((x - mean_of(x, how, "")) ** 2, how, "") + p.number("eps"), how)
         case _:
-            r = _rsqrt(mean + _eps(p, bug), how)
+            r = rsqrt(mean + _eps(p, bug), how)
     g = _gain(p, 1, how, bug)
     if bug == "rsqrt_12_bits":
         r = nearest(r, "tf32")
@@ -76,24 +76,24 @@ def rms_norm(p: Problem, how: Arithmetic, bug: str) -> Tensor:
 def layer_norm(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     """(x - mean) / sqrt(var + eps) g + b."""
     x = how.number(p.x(0))
-    mu = how.mid(_mean(x, how, bug if bug in {"dropped_tail", "dropped_tile", "padding_counted"} else ""))
+    mu = how.mid(mean_of(x, how, bug if bug in {"dropped_tail", "dropped_tile", "padding_counted"} else ""))
     d = how.mid(x - mu)
     match bug:
         case "one_pass_variance":
-            var = _mean(x * x, how, "") - mu * mu
+            var = mean_of(x * x, how, "") - mu * mu
         case "mean_bf16":
             d = x - nearest(mu, "bf16")
-            var = _mean(d * d, how, "")
+            var = mean_of(d * d, how, "")
         case _ if how.name == "permuted":
             var, mu = _welford(x)
             d = x - mu
         case _:
-            var = _mean(how.mid(d * d), how, bug)
+            var = mean_of(how.mid(d * d), how, bug)
     match bug:
         case "eps_outside_root":
             r = 1 / (var.sqrt() + p.number("eps"))
         case _:
-            r = _rsqrt(var + _eps(p, bug), how)
+            r = rsqrt(var + _eps(p, bug), how)
     y = (x if bug == "mean_not_subtracted" else d) * r
     g, b = _gain(p, 1, how, bug), how.number(p.x(2)) if p.has(2) else None
     match bug:

@@ -11,7 +11,7 @@ from faults.kernel import MIDDLE, Kernel
 from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "WAYS", "gelu_erf", "gelu_tanh", "sigmoid", "silu"]
 
 # Ways that differ for a function: e^x by 2^x, a product with the reciprocal, another textbook form.
 WAYS = (

@@ -18,13 +18,16 @@ from faults import (
     basic,
     casts,
     convolutions,
+    decoder,
     indexed,
     movement,
     norms,
     order,
+    paged,
     pointwise,
     products,
     reductions,
+    routing,
 )
 from faults.arithmetic import PLAIN
 from faults.criteria import PLAIN_PROFILE, baselines, derived
@@ -53,6 +56,9 @@ KERNELS: dict[str, Kernel | Moves] = {
     **indexed.KERNELS,
     **order.KERNELS,
     **casts.KERNELS,
+    **decoder.KERNELS,
+    **paged.KERNELS,
+    **routing.KERNELS,
 }
 
 

@@ -104,6 +104,20 @@ FLAGRANT = [
     ("ops/int8_linear", "sum_wraps_at_16_bits"),
     ("ops/int4_weight_linear", "nibbles_swapped"),
     ("ops/int8_weight_linear", "zero_point_1"),
+    ("ops/copy", "storage_in_order"),
+    ("ops/reshape", "storage_in_order"),
+    ("ops/weighted_rms_norm", "gain_of_next_channel"),
+    ("ops/weighted_rms_norm", "rounded_first"),
+    ("ops/rotate", "other_pairs"),
+    ("ops/gated", "gate_and_up_swapped"),
+    ("ops/gated", "stored_to_zero"),
+    ("ops/softcap", "clamped"),
+    ("ops/scaled_embedding", "scale_in_f32"),
+    ("ops/paged_attention", "slots_in_order"),
+    ("ops/paged_attention", "causal_from_chunk"),
+    ("ops/latent_attention", "shared_key_omitted"),
+    ("ops/route", "bias_weighed"),
+    ("ops/experts", "weights_of_next_row"),
 ]
 
 
@@ -121,6 +135,14 @@ NEEDS = {
     "ops/cast_to_fp8": {"dist": "boundaries"},
     "ops/gather": {"shape": "3x17x31"},
     "ops/linear": {"bias": "yes"},
+    "ops/copy": {"layout": "transposed"},
+    "ops/reshape": {"layout": "transposed"},
+    "ops/weighted_rms_norm": {"dtype": "bf16", "rounds": "last"},
+    "ops/gated": {"dtype": "bf16", "shape": "33x128"},
+    "ops/scaled_embedding": {"dtype": "bf16", "scale": "4.9"},
+    "ops/softcap": {"dist": "heavy"},
+    "ops/paged_attention": {"plan": "5+12"},
+    "ops/route": {"rule": "deepseek_v3"},
     "ops/where": {"shape": "33x129.33x129.33x129"},
 }
 

@@ -12,13 +12,17 @@ from parity.case.dtype import DTYPES
 
 __all__ = ["DECLARED", "ULPS", "openvino_profile"]
 
-_PRODUCTS = ("addmm", "attention", "bmm", "conv1d", "conv2d", "int8_weight_linear", "linear", "matmul")
-_EXPONENTIALS = ("exp", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
+_PRODUCTS = (
+    *("addmm", "attention", "bmm", "conv1d", "conv2d", "int8_weight_linear", "linear", "matmul"),
+    *("experts", "latent_attention", "paged_attention", "route"),
+)
+_EXPONENTIALS = ("exp", "gated", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
 _ARITHMETIC = (
     *_PRODUCTS,
     *_EXPONENTIALS,
     *("cumsum", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
     *("add", "div", "erf", "mul", "rsqrt"),
+    *("rotate", "scaled_embedding", "softcap", "weighted_rms_norm"),
 )
 
 
@@ -45,6 +49,21 @@ DECLARED: tuple[Declared, ...] = (
             "reproduces every bit",
         )
         for fact in ("scores_rounded", "p_rounded")
+    ),
+    _stored("normalized_rounded", "weighted_rms_norm", "Subgraph (RMS), then one that applies the gain"),
+    Declared(
+        fact="scale_rounded",
+        ops=("paged_attention", "latent_attention"),
+        dtypes=("bf16", "f16"),
+        source="torch.export gives the scale as a constant of the tensors' type: rounding it to that "
+        "reproduces every bit",
+    ),
+    Declared(
+        fact="keys_scaled",
+        ops=("paged_attention", "latent_attention"),
+        dtypes=("bf16",),
+        source="OpenVINO 2026.4: rounding the scaled keys, the product and the softmax weights to bf16 "
+        "reproduces every bit without a cap",
     ),
     _stored("intermediates_rounded", "logsumexp", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"),
     _stored(

@@ -18,7 +18,7 @@ from parity.engine.model.weights import Weights
 from parity.engine.ops.op import Binder
 from parity.engine.run.batch import Batch
 
-__all__ = ["Network", "build"]
+__all__ = ["Network", "build", "build_entrance", "build_exit", "build_layer"]
 
 _Angles = Mapping[Rope, tuple[Tensor, Tensor]]
 _Step = Callable[[Tensor, Batch, _Angles], Tensor]
@@ -47,29 +47,58 @@ class _Site:
 
 def build(arch: Arch, weights: Weights, pool: Pool, binder: Binder) -> Network:
     """Return the function of a step: logits [R, vocab] for the rows that the batch wants."""
-    top = _Site(binder, weights, "")
-    embed = top.op("embed", "embed", w=top.weight("embed"), scale=arch.embed_scale)
+    enter = build_entrance(arch, weights, binder)
     layers = [
         _layer(arch, layer, place, _Site(binder, weights, f"L{number:02}."))
         for number, (layer, place) in enumerate(zip(arch.layers, pool.layers, strict=True))
     ]
+    leave = build_exit(arch, weights, binder)
+    binder.check()
+    ropes = {rope: rope.frequencies() for rope in dict.fromkeys(x.attention.rope for x in arch.layers)}
+
+    def network(batch: Batch) -> Tensor:
+        x = enter(batch.tokens)
+        angles = {rope: _angles(rope, f, batch.positions, x.dtype) for rope, f in ropes.items()}
+        for layer in layers:
+            x = layer(x, batch, angles)
+        return leave(x, batch)
+
+    return network
+
+
+def build_entrance(arch: Arch, weights: Weights, binder: Binder) -> Callable[[Tensor], Tensor]:
+    """Return what makes the first hidden states of a step's tokens."""
+    top = _Site(binder, weights, "")
+    return top.op("embed", "embed", w=top.weight("embed"), scale=arch.embed_scale)
+
+
+def build_layer(
+    arch: Arch, number: int, weights: Weights, place: LayerPool, binder: Binder
+) -> Callable[[Tensor, Batch], Tensor]:
+    """Return one layer alone, from hidden states to hidden states; only its own weights are needed."""
+    layer = arch.layers[number]
+    step = _layer(arch, layer, place, _Site(binder, weights, f"L{number:02}."))
+    rope, frequencies = layer.attention.rope, layer.attention.rope.frequencies()
+
+    def alone(x: Tensor, batch: Batch) -> Tensor:
+        return step(x, batch, {rope: _angles(rope, frequencies, batch.positions, x.dtype)})
+
+    return alone
+
+
+def build_exit(arch: Arch, weights: Weights, binder: Binder) -> Callable[[Tensor, Batch], Tensor]:
+    """Return what makes scores of the last hidden states, for the rows that the batch wants."""
+    top = _Site(binder, weights, "")
     norm = _norm(arch, top, "norm")
     head = top.op("head", "linear", w=weights["embed" if arch.tied else "head"])
     cap = arch.logit_softcap
     capped = top.op("head.softcap", "softcap", cap=cap) if cap else None
-    binder.check()
-    dtype: torch.dtype = top.weight("embed").dtype
-    ropes = {rope: rope.frequencies() for rope in dict.fromkeys(x.attention.rope for x in arch.layers)}
 
-    def network(batch: Batch) -> Tensor:
-        angles = {rope: _angles(rope, f, batch.positions, dtype) for rope, f in ropes.items()}
-        x = embed(batch.tokens)
-        for layer in layers:
-            x = layer(x, batch, angles)
+    def leave(x: Tensor, batch: Batch) -> Tensor:
         logits = head(norm(x if len(batch.rows) == len(x) else x[batch.rows]))
         return capped(logits) if capped else logits
 
-    return network
+    return leave
 
 
 def _angles(rope: Rope, frequencies: Tensor, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -23,7 +23,7 @@ from parity.engine.model.names import Part, Weight, ignorable, weights
 from parity.engine.model.scaled import Codes, Scaled, dense
 from parity.errors import UsageError
 
-__all__ = ["Checkpoint", "Weights", "digest_of", "load"]
+__all__ = ["Checkpoint", "Weights", "digest_of", "load", "read_experts", "read_weight", "weight_dtype"]
 
 Weights = dict[str, "torch.Tensor | Scaled | tuple[Scaled, ...]"]
 
@@ -177,7 +177,9 @@ def load(
     for weight in weights(arch):
         kept = keep and checkpoint.can_keep(weight)
         found[weight.name] = (
-            _kept(checkpoint, weight, device) if kept else _weight(checkpoint, weight, dtype, device)
+            _kept(checkpoint, weight, device)
+            if kept
+            else read_weight(checkpoint, weight, dtype=dtype, device=device)
         )
     return found
 
@@ -197,9 +199,11 @@ def _kept(checkpoint: Checkpoint, weight: Weight, device: torch.device) -> Scale
     return made if weight.stacked else made[0]
 
 
-def _weight(checkpoint: Checkpoint, weight: Weight, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    if weight.name.endswith("router.bias"):
-        dtype = torch.promote_types(dtype, torch.float32)  # as trained: it breaks ties of scores
+def read_weight(
+    checkpoint: Checkpoint, weight: Weight, *, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """Return one weight, joined, stacked and dequantised; of a checkpoint that was checked."""
+    dtype = weight_dtype(weight, dtype)
     made = torch.empty(weight.shape, dtype=dtype, device=device)
     places = made if weight.stacked else made[None]
     for place, inner in zip(places, weight.parts, strict=True):
@@ -208,6 +212,29 @@ def _weight(checkpoint: Checkpoint, weight: Weight, dtype: torch.dtype, device: 
             place[row : row + part.shape[0]] = checkpoint.part(part, dtype)
             row += part.shape[0]
     return made
+
+
+def weight_dtype(weight: Weight, dtype: torch.dtype) -> torch.dtype:
+    """Return the type of a weight in a network that computes in `dtype`."""
+    # What breaks ties of scores stays as it was trained.
+    return torch.promote_types(dtype, torch.float32) if weight.name.endswith("router.bias") else dtype
+
+
+def read_experts(
+    checkpoint: Checkpoint,
+    weight: Weight,
+    experts: Sequence[int],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> torch.Tensor:
+    """Return some matrices of a stacked weight, in the order given; the others are not read."""
+    return read_weight(
+        checkpoint,
+        replace(weight, parts=tuple(weight.parts[expert] for expert in experts)),
+        dtype=dtype,
+        device=device,
+    )
 
 
 def digest_of(tensors: Weights, dtype: torch.dtype) -> str:

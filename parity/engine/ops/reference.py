@@ -98,7 +98,7 @@ def _route_cost(x: Tensor, *, w: Tensor, **_: Any) -> Cost:
 def _experts_cost(
     x: Tensor, _: Tensor, chosen: Tensor, *, up: Sequence[Matrix], down: Sequence[Matrix], **__: Any
 ) -> Cost:
-    used = len(set(chosen.flatten().tolist()))
+    used = len(set(chosen.flatten().cpu().tolist()))
     per_token = 2 * (up[0].numel() + down[0].numel())
     return Cost(per_token * chosen.numel(), used * _moved(up[0], down[0]) + 2 * _moved(x))
 
@@ -283,7 +283,7 @@ def experts(
     up [E, 2 F, hidden] holds gate and up, down is [E, hidden, F], dense or kept as codes.
     """
     total = torch.zeros_like(x)
-    for expert in sorted(set(chosen.flatten().tolist())):
+    for expert in sorted(set(chosen.flatten().cpu().tolist())):
         rows, place = torch.where(chosen == expert)
         gate, high = F.linear(x[rows], dense(up[expert], x.dtype)).chunk(2, dim=-1)
         made = F.linear(activate(gate, activation) * high, dense(down[expert], x.dtype))

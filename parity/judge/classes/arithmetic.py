@@ -15,7 +15,7 @@ from parity.case.dtype import DType, encode
 from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Exact, Expected, Question
 
-__all__ = ["add", "div", "mul"]
+__all__ = ["add", "div", "mul", "rounded_once"]
 
 _Operation = Callable[..., npt.NDArray[np.generic]]
 
@@ -56,7 +56,11 @@ def _rounded_once(q: Question, operation: _Operation) -> Exact:
     operation is itself the definition.
     """
     a, b = (t.numpy() if t is not None else None for t in q.inputs)
-    result = np.asarray(operation(a, b))
+    return rounded_once(q, np.asarray(operation(a, b)))
+
+
+def rounded_once(q: Question, result: npt.NDArray[np.generic]) -> Exact:
+    """Return an exact result, or one of 53 bits, rounded to the first input's type."""
     if not q.dtype.is_float:
         return Exact(bits=HostTensor.of(result, q.dtype))
     bits = _encoded(result, q.dtype)

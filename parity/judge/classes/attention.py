@@ -7,12 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, coherent, growth, pile_up
-from parity.judge.classes.sums import finite
+from parity.judge.budget import Budget, Expected, Question
+from parity.judge.classes.attended import Chain, Heads, attend
 
 __all__ = ["attention", "attention_bias", "rope"]
-
-# B batch, H heads, T query tokens, S key tokens, D head dim
 
 
 def attention_bias(q: Question, *, queries: int, keys: int) -> Tensor:
@@ -37,95 +35,35 @@ def attention_bias(q: Question, *, queries: int, keys: int) -> Tensor:
 
 
 def attention(q: Question) -> tuple[Expected, ...]:
-    """y = p v, p = softmax(s), s = scale q k^T + mask, d = max s - s:
+    """y = p v, p = softmax(scale q k^T + mask), by the rule of `attended`.
 
-    dS = c(D) u S_a + 2 u |s|, S_a = scale |q||k|;  rel = dS + 3 u d + 4 u, then
-    rel += sum_j p_j rel_j + (c(S) + 3) u;  H = (p (rel + u_P)) |v| + c(S) u (p |v|) + u_P |y|.
-    relx^2 = (0.42 u)^2 (D S_a^2/6 + 4 s^2 + 2 d^2 + S/3 + 8) + (0.42 u_P)^2;
-    sigma^2 = (p^2 relx^2) v^2 + (0.42 u_P y)^2 + (0.42 u)^2 S (p^2 v^2 / 6 + y^2 / 3).
     u_P is 0 unless the profile declares `p_rounded`, the roundoff of scores is u unless it
-    declares `scores_rounded`. A rounded p that underflows costs eta_P / (2 sum) |v|. Weights are
-    convex, so no error exceeds 2 max |v|. A fully masked row is 0 or NaN: kernels give either
-    (pytorch #103749).
+    declares `scores_rounded`.
     """
     query, key, v = q.inputs[:3]
     assert query is not None and key is not None and v is not None
     groups = query.shape[-3] // key.shape[-3]
     key, v = key.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
-    T, D = query.shape[-2:]
-    S = key.shape[-2]
-    scale = 1 / math.sqrt(D) if q.attrs["scale"] is None else q.number("scale")
-    bias = attention_bias(q, queries=T, keys=S)
-    scores = scale * (query @ key.transpose(-1, -2)) + bias
-    # What is not seen may be skipped, or multiplied by 0: then its NaN and infinities show.
-    hidden, lost, given = (bias == -torch.inf).to(torch.float64), (~v.isfinite()).to(torch.float64), v
-    v = v.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    size = scale * (query.abs() @ key.abs().transpose(-1, -2))
-    p, d, masked, total = _weights(scores)
-    u, u_p, u_s = q.accumulator.unit, q.unit_of("p_rounded"), q.unit_of("scores_rounded")
-    magnitude = torch.where(p == 0, 0.0, scores.abs())
-    rel = growth(D, outputs=p.numel()) * u * size + (2 * u + u_s) * magnitude + 3 * u * d + 4 * u
-    seen = (p > 0).sum(-1, keepdim=True)
-    # The denominator is a sum of its own, in units of which these are its terms.
-    sums, powers = (p.pow(n).sum(-1, keepdim=True) for n in (1, 2))
-    equal, piled = pile_up(terms=seen, squares=powers, total=sums, unit=u)
-    c = growth(S, outputs=max(query.numel(), 1), equal=equal)
-    rel = rel + (p * rel).sum(-1, keepdim=True) + (c + 3) * u
-    value, weight = p @ v, p @ v.abs()
-    hard = (p * (rel + u_p)) @ v.abs() + c * u * weight + u_p * value.abs()
-    relx = (RMS_ROUNDING * u) ** 2 * (
-        D * size.square() / 6 + 4 * magnitude.square() + 2 * d.square() + S / 3 + 8
+    scale = 1 / math.sqrt(query.shape[-1]) if q.attrs["scale"] is None else q.number("scale")
+    bias = attention_bias(q, queries=query.shape[-2], keys=key.shape[-2])
+    chain = Chain(
+        scores=q.unit_of("scores_rounded"),
+        weights=q.unit_of("p_rounded"),
+        least_weight=q.least_of("p_rounded"),
     )
-    relx = relx + RMS_ROUNDING**2 * (u_p**2 + (u_s * magnitude).square())
-    variance = (p.square() * relx) @ v.square() + (RMS_ROUNDING * u_p * value).square()
-    spread = p.square() @ v.square() / 6 + value.square() / 3
-    variance = variance + (RMS_ROUNDING * u) ** 2 * S * spread
-    squares = p.square() @ v.square()
-    variance = variance + coherent(terms=seen, squares=squares, total=value, unit=u)
-    variance = variance + value.square() * piled
-    if u_p:
-        # Weights are rounded before they are divided by their sum, so small ones underflow.
-        eta = q.least_of("p_rounded") / total
-        shown = (p > 0).to(torch.float64)
-        hard = hard + 0.5 * eta * (shown @ v.abs())
-        variance = variance + (0.3 * eta).square() * (shown @ v.square())
-    value = torch.where((1 - hidden) @ lost > 0, p @ given, value)
-    free = _overflows(q, query, key, v, scores=scores, scale=scale)
-    hull = 2 * v.abs().amax(-2, keepdim=True) if S else torch.zeros_like(value)
+    heads = Heads(query=query, key=key, value=v, bias=bias, scale=scale)
+    made = attend(q, heads, chain, outputs=max(query.numel(), 1))
     return (
         Budget(
             dtype=q.dtype,
-            value=value,
-            hard=torch.minimum(hard, hull),
-            sigma=torch.minimum(variance.sqrt(), hull),
-            independent=max(p.numel() // max(S, 1), 1),
-            free=free & ~value.isnan(),
-            nan_ok=masked | (hidden @ lost > 0),
+            value=made.value,
+            hard=made.hard,
+            sigma=made.variance.sqrt(),
+            independent=max(query.shape[:-1].numel(), 1),
+            free=made.free,
+            nan_ok=made.nan_ok,
         ),
     )
-
-
-def _overflows(q: Question, query: Tensor, key: Tensor, v: Tensor, *, scores: Tensor, scale: float) -> Tensor:
-    """Mark elements whose scores or weighted sum can overflow in some order: any value is legal there."""
-    largest = q.accumulator.dtype.max_finite
-    size = finite(query) @ finite(key).transpose(-1, -2) * max(scale, 1.0)
-    shown = scores.isnan() | (scores > -torch.inf) | (size >= largest)
-    row = ((size >= largest) & shown).any(-1, keepdim=True)
-    return row | (finite(v).sum(-2, keepdim=True) >= largest)
-
-
-def _weights(scores: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return (p, d = max - s where p > 0, rows that are masked throughout, sum of exp(-d))."""
-    if not scores.shape[-1]:
-        row = scores.sum(-1, keepdim=True)
-        return scores, scores, row == 0, row + 1
-    top = scores.amax(-1, keepdim=True)
-    masked = top == -torch.inf
-    distance = torch.where(masked, torch.inf, top - scores)
-    e = (-distance).exp()
-    total = torch.where(masked, 1.0, e.sum(-1, keepdim=True))
-    p = torch.where(masked, 0.0, e / total)
-    return p, torch.where(p == 0, 0.0, distance), masked, total
 
 
 def rope(q: Question) -> tuple[Expected, ...]:

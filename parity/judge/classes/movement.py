@@ -10,16 +10,19 @@ import numpy.typing as npt
 
 from parity.backend.indexing import parse_index
 from parity.case.dtype import DTYPES
+from parity.case.family import dims
 from parity.case.tensor import HostTensor
 from parity.judge.budget import Exact, Expected, Question, SetValued
 from parity.judge.classes.sums import index_put as accumulated_index_put
 
 __all__ = [
     "cat",
+    "copy",
     "embedding",
     "gather",
     "index",
     "index_put",
+    "reshape",
     "slice_",
     "slice_assign",
     "tril",
@@ -45,6 +48,16 @@ def _exact(q: Question, result: _Array, *, source: int = 0) -> tuple[Expected, .
     like = q.raw[source]
     assert like is not None
     return (Exact(bits=HostTensor.of(result, like.dtype)),)
+
+
+def copy(q: Question) -> tuple[Expected, ...]:
+    """y = x, bit for bit, whatever its layout was."""
+    return _exact(q, _arrays(q)[0])
+
+
+def reshape(q: Question) -> tuple[Expected, ...]:
+    """y = the elements of x in row-major order, bit for bit."""
+    return _exact(q, np.reshape(_arrays(q)[0], dims(str(q.attrs["shape"]))))
 
 
 def embedding(q: Question) -> tuple[Expected, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth, pile_up
+from parity.judge.classes.computed import Computed, keep
 
-__all__ = ["layer_norm", "rms_norm"]
+__all__ = ["layer_norm", "rms_norm", "weighted_rms_norm"]
 
 
 def rms_norm(q: Question) -> tuple[Expected, ...]:
@@ -19,29 +22,75 @@ def rms_norm(q: Question) -> tuple[Expected, ...]:
     """
     x, g = (*q.inputs, None)[:2]
     assert x is not None
-    terms, u = x.shape[-1], q.accumulator.unit
-    squares = x.square().sum(-1, keepdim=True)
-    value = x / (squares / terms + q.number("eps")).sqrt()
-    if g is not None:
-        value = value * g
-    fourth = x.pow(4).sum(-1, keepdim=True)
-    equal, piled = pile_up(terms=terms, squares=fourth, total=squares, unit=u)
-    c = growth(terms, outputs=value.numel(), equal=equal)
-    hard = value.abs() * u * (0.5 * (c + 1) + 6)
-    shared = torch.where(squares > 0, piled / squares.square(), 0.0)
-    sigma = value.abs() * ((RMS_ROUNDING * u) ** 2 * (terms / 12 + 6) + shared / 4).sqrt()
-    rows = max(x.numel() // max(terms, 1), 1)
-    free = _overflowing(squares, q).expand_as(value)
-    roundings = 2 if q.declares("normalized_rounded") else 1
+    normal = _normalized(q, x)
+    value = normal.value if g is None else normal.value * g
     return (
         Budget(
             dtype=q.dtype,
             value=value,
-            hard=hard,
-            sigma=sigma,
-            roundings=roundings,
-            independent=rows,
-            free=free,
+            hard=value.abs() * normal.hard,
+            sigma=value.abs() * normal.sigma,
+            roundings=2 if q.declares("normalized_rounded") else 1,
+            independent=normal.rows,
+            free=normal.free,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Normalized:
+    """x / sqrt(mean(x^2) + eps) with its largest and expected relative error, [..., 1]."""
+
+    value: Tensor
+    hard: Tensor
+    sigma: Tensor
+    rows: int
+    free: Tensor
+
+
+def _normalized(q: Question, x: Tensor) -> _Normalized:
+    terms, u = x.shape[-1], q.accumulator.unit
+    squares = x.square().sum(-1, keepdim=True)
+    value = x / (squares / terms + q.number("eps")).sqrt()
+    fourth = x.pow(4).sum(-1, keepdim=True)
+    equal, piled = pile_up(terms=terms, squares=fourth, total=squares, unit=u)
+    c = growth(terms, outputs=value.numel(), equal=equal)
+    shared = torch.where(squares > 0, piled / squares.square(), 0.0)
+    return _Normalized(
+        value=value,
+        hard=u * (0.5 * (c + 1) + 6),
+        sigma=((RMS_ROUNDING * u) ** 2 * (terms / 12 + 6) + shared / 4).sqrt(),
+        rows=max(x.numel() // max(terms, 1), 1),
+        free=_overflowing(squares, q).expand_as(value),
+    )
+
+
+def weighted_rms_norm(q: Question) -> tuple[Expected, ...]:
+    """y = n (g + offset), n = x / sqrt(mean(x^2) + eps), by the rule of `rms_norm` and u |y| for the sum.
+
+    With rounds_first n is rounded to the type of x before the product, or left wide by a fused kernel:
+    two readings. An offset is then added in that type too, or in a wider one: + u_x |y|.
+    """
+    x, g = q.inputs
+    assert x is not None and g is not None
+    normal, u, offset = _normalized(q, x), q.accumulator.unit, q.number("offset")
+    first = Computed(
+        value=normal.value,
+        hard=normal.value.abs() * normal.hard,
+        variance=(normal.value * normal.sigma).square(),
+    )
+    made = keep(q, first, "normal")
+    gain = g + offset
+    own = u + (q.dtype.unit_roundoff if q.attrs["rounds_first"] and offset else u)
+    value = made.value * gain
+    return (
+        Budget(
+            dtype=q.dtype,
+            value=value,
+            hard=made.hard * gain.abs() + own * value.abs() + q.accumulator.dtype.min_subnormal,
+            sigma=(made.variance * gain.square() + (RMS_ROUNDING * own * value).square()).sqrt(),
+            independent=normal.rows,
+            free=normal.free,
         ),
     )
 

@@ -12,9 +12,21 @@ import math
 import torch
 from torch import Tensor
 
+from parity.errors import GoldenError
 from parity.judge.budget import Budget, Expected, Question
 
-__all__ = ["erf", "exp", "gelu_erf", "gelu_tanh", "rsqrt", "sigmoid", "silu", "swiglu", "tanh"]
+__all__ = [
+    "activation_of",
+    "erf",
+    "exp",
+    "gelu_erf",
+    "gelu_tanh",
+    "rsqrt",
+    "sigmoid",
+    "silu",
+    "swiglu",
+    "tanh",
+]
 
 # Beyond this exp(x) may be infinite in the 8-bit-exponent formats: from 88.7228 on it is, and an
 # exponential that is 2 |x| + 4 roundings off is so 2^-15 earlier.
@@ -122,15 +134,19 @@ def gelu_erf(q: Question) -> tuple[Expected, ...]:
     The first term is absolute: 1 + erf cancels in the negative tail. At -inf both the limit 0
     and the NaN of -inf * 0 are right.
     """
-    x, u = q.x, q.accumulator.unit
-    low = x == -torch.inf
-    size = x.abs().clamp(max=1e150)
-    value = torch.where(low, 0.0, torch.where(x == torch.inf, x, x / 2 * torch.erfc(-x / math.sqrt(2))))
+    value, hard = _gelu_erf(q, q.x)
+    return _budget(q, value, hard, share=0.3, nan_ok=q.x == -torch.inf)
+
+
+def _gelu_erf(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:
+    u, size = q.accumulator.unit, x.abs().clamp(max=1e150)
+    value = torch.where(x == torch.inf, x, x / 2 * torch.erfc(-x / math.sqrt(2)))
+    value = torch.where(x == -torch.inf, 0.0, value)
     near = torch.where(size < 40, size.square() * (-size.square() / 2).exp(), 0.0)
     relative = torch.where(size < 40, value.abs() * (size.square() + 3), value.abs() * 3)
     # Beyond |x| = 40 erf is exactly -1 or 1 in every format: nothing cancels any more.
     absolute = torch.where(size < 40, 3 * size * (1 + torch.erf(size / math.sqrt(2))), 0.0)
-    return _budget(q, value, u * (absolute + near + relative), share=0.3, nan_ok=low)
+    return value, u * (absolute + near + relative)
 
 
 def gelu_tanh(q: Question) -> tuple[Expected, ...]:
@@ -140,15 +156,33 @@ def gelu_tanh(q: Question) -> tuple[Expected, ...]:
     1 + t cancels in the negative tail, so tanh's 5 ulp stay as an absolute term; 6 u |a| is the
     rounding of the cubic, damped by the slope of tanh.
     """
-    x, u = q.x, q.accumulator.unit
-    low = x == -torch.inf
-    size = x.abs().clamp(max=1e4)
+    value, hard = _gelu_tanh(q, q.x)
+    return _budget(q, value, hard, share=1 / 3, nan_ok=q.x == -torch.inf)
+
+
+def _gelu_tanh(q: Question, x: Tensor) -> tuple[Tensor, Tensor]:
+    u, size = q.accumulator.unit, x.abs().clamp(max=1e4)
     bounded = x.clamp(-1e4, 1e4)
     a = math.sqrt(2 / math.pi) * (bounded + 0.044715 * bounded**3)
     t = torch.tanh(a)
     # 1 + tanh a = 2 sigmoid(2 a), without the cancellation.
-    value = torch.where(low, 0.0, x * torch.sigmoid(2 * a))
+    value = torch.where(x == -torch.inf, 0.0, x * torch.sigmoid(2 * a))
     inner = 2 * q.ulps("tanh") * u * t.abs() + 2 * u * (1 + t) + 6 * u * a.abs() * (1 - t.square())
     # Beyond |x| = 20 tanh is exactly -1 or 1 in every format: nothing cancels any more.
-    hard = torch.where(size < 20, size / 2 * inner, 0.0) + 3 * u * value.abs()
-    return _budget(q, value, hard, share=1 / 3, nan_ok=low)
+    return value, torch.where(size < 20, size / 2 * inner, 0.0) + 3 * u * value.abs()
+
+
+def activation_of(q: Question, x: Tensor, activation: str) -> tuple[Tensor, Tensor, float]:
+    """Return (y, H, sigma / H) of the activation that an attribute names, before y is rounded."""
+    match activation:
+        case "silu":
+            return *_silu(q, x), 0.25
+        case "gelu":
+            return *_gelu_erf(q, x), 0.3
+        case "gelu_pytorch_tanh":
+            return *_gelu_tanh(q, x), 1 / 3
+        case _:
+            raise GoldenError(
+                f"{q.op}: activation '{activation}' is none of silu, gelu and gelu_pytorch_tanh. "
+                "Record it again with one of these"
+            )

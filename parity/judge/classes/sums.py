@@ -11,13 +11,18 @@ from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Exact, Expected, Question, sum_error
 
 __all__ = [
+    "EXACT_PRODUCT_BITS",
     "addmm",
     "cumsum",
     "finite",
+    "folds",
     "index_put",
     "linear",
     "matmul",
     "mean",
+    "of_addmm",
+    "of_linear",
+    "of_product",
     "overflows",
     "product",
     "scatter_add",
@@ -26,7 +31,7 @@ __all__ = [
 ]
 
 # Products of two significands of at most 12 bits are exact in a 24-bit accumulator.
-_EXACT_PRODUCT_BITS = 11
+EXACT_PRODUCT_BITS = 11
 
 
 def product(
@@ -37,9 +42,30 @@ def product(
     S = |a| |b| and q = (a a)(b b). `weight_unit` is the roundoff of a declared rounding of b,
     which adds u S to H and (0.42 u)^2 q to h^2.
     """
-    value = a @ b
-    magnitude, squares = a.abs() @ b.abs(), a.square() @ b.square()
-    terms = a.shape[-1]
+    return of_product(
+        q,
+        value=a @ b,
+        magnitude=a.abs() @ b.abs(),
+        squares=a.square() @ b.square(),
+        reach=finite(a) @ finite(b),
+        terms=a.shape[-1],
+        dtype=dtype,
+        weight_unit=weight_unit,
+    )
+
+
+def of_product(
+    q: Question,
+    *,
+    value: Tensor,
+    magnitude: Tensor,
+    squares: Tensor,
+    reach: Tensor,
+    terms: int,
+    dtype: DType,
+    weight_unit: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return (y, H, h^2, free) of a product of which y, S, q and the S of finite terms are known."""
     hard, variance = sum_error(
         terms=terms,
         magnitude=magnitude,
@@ -47,7 +73,7 @@ def product(
         total=value,
         outputs=value.numel(),
         accumulator=q.accumulator,
-        exact_terms=dtype.mantissa_bits + 1 <= _EXACT_PRODUCT_BITS,
+        exact_terms=dtype.mantissa_bits + 1 <= EXACT_PRODUCT_BITS,
     )
     if weight_unit:
         hard = hard + weight_unit * magnitude
@@ -59,7 +85,7 @@ def product(
         # What is lost is anything below the smallest normal: uniform, so a third of its square.
         lost = q.accumulator.dtype.min_normal
         hard, variance = hard + terms * lost, variance + terms * lost**2 / 3
-    return value, hard, variance, overflows(value, finite(a) @ finite(b), q, terms=terms)
+    return value, hard, variance, overflows(value, reach, q, terms=terms)
 
 
 def overflows(
@@ -131,11 +157,19 @@ def linear(q: Question) -> tuple[Expected, ...]:
     """
     x, w, bias = (*q.inputs, None)[:3]
     assert x is not None and w is not None
-    value, hard, variance, free = product(q, x, w.transpose(-1, -2), dtype=q.dtype)
+    return (of_linear(q, product(q, x, w.transpose(-1, -2), dtype=q.dtype), bias),)
+
+
+def of_linear(q: Question, made: tuple[Tensor, Tensor, Tensor, Tensor], bias: Tensor | None) -> Budget:
+    """Return the budget of `linear` from (y, H, h^2, free) of its product."""
+    middle = 0.0 if folds(q) else q.unit_of("product_rounded")
+    return with_addend(q, *made, bias, middle=middle)
+
+
+def folds(q: Question) -> bool:
+    """Whether the first input of a `linear` is one contiguous matrix, which some kernels treat otherwise."""
     raw = q.raw[0]
-    folds = x.ndim == 2 or (raw is not None and raw.is_contiguous)
-    middle = 0.0 if folds else q.unit_of("product_rounded")
-    return (with_addend(q, value, hard, variance, free, bias, middle=middle),)
+    return raw is not None and (len(raw.shape) == 2 or raw.is_contiguous)
 
 
 def addmm(q: Question) -> tuple[Expected, ...]:
@@ -146,14 +180,18 @@ def addmm(q: Question) -> tuple[Expected, ...]:
     """
     c, a, b = q.inputs
     assert c is not None and a is not None and b is not None
-    alpha, beta = q.number("alpha"), q.number("beta")
-    value, hard, variance, free = product(q, a, b, dtype=q.dtype)
-    u = q.accumulator.unit
+    return (of_addmm(q, product(q, a, b, dtype=q.dtype), c),)
+
+
+def of_addmm(q: Question, made: tuple[Tensor, Tensor, Tensor, Tensor], c: Tensor) -> Budget:
+    """Return the budget of `addmm` from (y, H, h^2, free) of its product."""
+    value, hard, variance, free = made
+    alpha, beta, u = q.number("alpha"), q.number("beta"), q.accumulator.unit
     hard = abs(alpha) * hard + 2 * u * abs(alpha) * value.abs()
     variance = alpha**2 * variance + (0.42 * u * alpha * value).square()
     # torch documents that beta = 0 ignores c, NaN and infinity included.
     addend = beta * c if beta else torch.zeros_like(c)
-    return (with_addend(q, alpha * value, hard, variance, free, addend),)
+    return with_addend(q, alpha * value, hard, variance, free, addend)
 
 
 def with_addend(

@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from parity.case.dtype import DTYPES
+from parity.case.layout import place
+
 NAN_PAYLOAD = 0x7FC0BEEF
 X = [[1.0, -0.0, np.inf], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
 
@@ -148,3 +151,18 @@ def test_a_row_written_twice_that_holds_anything_else_exceeds(verdict, x, tensor
     given = [x, tensor([1, 1], "i64"), tensor([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]], "f32")]
     wrong = tensor([beside or X[0], row, X[2]], "f32")
     assert verdict("index_put", given, wrong, **PUT) == "exceeds"
+
+
+def test_a_copy_keeps_every_bit(verdict, bits):
+    x = bits([[0x7F81, 0x8000], [0x0001, 0x3F80]], "bf16")
+    assert verdict("copy", [x], bits([[0x7F81, 0x8000], [0x0001, 0x3F80]], "bf16")) == "within"
+    for wrong in ([[0x7FC1, 0x8000], [0x0001, 0x3F80]], [[0x7F81, 0x0000], [0x0001, 0x3F80]]):
+        assert verdict("copy", [x], bits(wrong, "bf16")) == "exceeds"
+
+
+def test_a_reshape_reads_rows_whatever_the_layout(verdict, tensor):
+    x = place(np.arange(6, dtype=np.float32).reshape(2, 3), DTYPES["f32"], "transposed")
+    right, by_columns = ([[0, 1], [2, 3], [4, 5]], [[0, 3], [1, 4], [2, 5]])
+    assert verdict("reshape", [x], tensor(right, "f32"), shape="3x2") == "within"
+    assert verdict("reshape", [x], tensor(by_columns, "f32"), shape="3x2") == "exceeds"
+    assert verdict("reshape", [x], tensor([0, 1, 2, 3, 4, 5], "f32"), shape="6") == "within"

@@ -135,3 +135,57 @@ def test_the_layer_norm_of_one_element_is_its_bias(verdict, tensor):
     given = [tensor([[0.5]], "bf16"), tensor([2.0], "bf16"), tensor([0.25], "bf16")]
     assert verdict("layer_norm", given, tensor([[0.25]], "bf16"), eps=1e-12) == "within"
     assert verdict("layer_norm", given, tensor([[0.0]], "bf16"), eps=1e-12) == "exceeds"
+
+
+WEIGHTED = {"eps": 1e-5, "offset": 0.0, "rounds_first": False}
+
+
+def weighted(x, g, *, eps=1e-5, offset=0.0, kept=lambda n: n):
+    return kept(x / np.sqrt((x**2).mean(-1, keepdims=True) + eps)) * (g + offset)
+
+
+@pytest.fixture
+def weights(tensor, values):
+    def make(dtype):
+        given = [tensor(rows((33, 64)), dtype), tensor(1 + rows((64,)) / 4, dtype)]
+        return given, [values(t) for t in given]
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_rounding_before_the_weight_is_emulated_and_left_wide_is_another_reading(
+    held, tensor, values, weights, dtype
+):
+    given, exact = weights(dtype)
+    first = WEIGHTED | {"rounds_first": True}
+    chain = tensor(weighted(*exact, kept=lambda n: values(tensor(n, dtype))), dtype)
+    wide = tensor(weighted(*exact), dtype)
+    assert held("weighted_rms_norm", given, chain, **first) == ""
+    assert held("weighted_rms_norm", given, wide, **first) == "not rounded before the weight"
+    assert held("weighted_rms_norm", given, wide, **WEIGHTED) == ""
+    assert held("weighted_rms_norm", given, chain, **WEIGHTED) is None
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_a_weighted_norm_with_a_planted_fault_exceeds(held, tensor, weights, offset, dtype):
+    given, exact = weights(dtype)
+    attrs = WEIGHTED | {"offset": offset}
+    assert held("weighted_rms_norm", given, tensor(weighted(*exact, offset=offset), dtype), **attrs) == ""
+    for wrong in ({"offset": 1 - offset}, {"offset": offset, "eps": 1e-2}):
+        y = tensor(weighted(*exact, **wrong), dtype)
+        assert held("weighted_rms_norm", given, y, **attrs) is None
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_a_rounding_in_the_middle_does_not_hide_an_epsilon(held, tensor, values, dtype):
+    x, g = tensor(rows((65, 64)) / 8, dtype), tensor(1 + rows((64,)) / 4, dtype)
+
+    def made(eps):
+        kept = lambda n: values(tensor(n, dtype))  # noqa: E731 - one line
+        return tensor(weighted(values(x), values(g), eps=eps, kept=kept), dtype)
+
+    first = WEIGHTED | {"rounds_first": True}
+    assert held("weighted_rms_norm", [x, g], made(1e-5), **first) == ""
+    assert held("weighted_rms_norm", [x, g], made(1e-4), **first) is None

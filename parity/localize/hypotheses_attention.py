@@ -1,0 +1,215 @@
+"""Attention that sees other keys, scales otherwise, reads other heads or stores its weights narrower."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from parity.judge.budget import Budget
+from parity.localize.cause import CauseKind
+from parity.localize.hypotheses_attended import Block, Way, blocks_of, evaluated
+from parity.localize.hypotheses_base import (
+    Asked,
+    Guess,
+    hypothesis,
+    nearest,
+    only,
+    replaced,
+)
+
+__all__ = []
+
+_K = CauseKind
+_OPS = ("attention", "paged_attention", "latent_attention")
+_TILES = 8  # of the keys that are tried one by one
+_Changes = Iterator[tuple[CauseKind, str, dict[str, object]]]
+# H query heads, G key heads, T queries, S keys, D and E their sizes
+
+
+@hypothesis(*_OPS)
+def _other_ways(asked: Asked) -> Iterator[Guess]:
+    right = asked.right[0]
+    if not isinstance(right, Budget):
+        return
+    blocks, way = blocks_of(asked), _asked_way(asked)
+    plain = evaluated(blocks, way, right.value)
+    for kind, text, other in _variants(asked, blocks, way):
+        value = evaluated(blocks, other, right.value)
+        # Where nothing changed the exact value stands, so that the evaluation's order does not count.
+        value = torch.where(value == plain, right.value, value)
+        yield Guess(kind=kind, text=text, expected=only(asked, 0, replaced(right, value)))
+
+
+def _asked_way(asked: Asked) -> Way:
+    D = asked.x(0).shape[-1]
+    scale, window, cap = (asked.attrs.get(n) for n in ("scale", "window", "softcap"))
+    return Way(
+        scale=1 / math.sqrt(D) if scale is None else float(scale),
+        causal=bool(asked.attrs["causal"]) if asked.op == "attention" else True,
+        window=None if window is None else int(window),
+        cap=None if cap is None else float(cap),
+    )
+
+
+def _variants(asked: Asked, blocks: list[Block], way: Way) -> Iterator[tuple[CauseKind, str, Way]]:
+    for kind, text, changes in (
+        *_scales(asked, blocks, way),
+        *_sights(asked, blocks, way),
+        *_heads(blocks),
+        *_stale_keys(),
+        *_tiles(blocks),
+        *_precision(blocks),
+        *_softcaps(way),
+    ):
+        yield kind, text, dataclasses.replace(way, **changes)  # type: ignore[arg-type]  # fields of Way by name
+
+
+def _scales(asked: Asked, blocks: list[Block], way: Way) -> _Changes:
+    D, E = asked.x(0).shape[-1], blocks[0].value.shape[-1]
+    options = {
+        "missing": 1.0,
+        "1 / D": 1 / D,
+        "squared": way.scale**2,
+        "the root of itself": math.sqrt(way.scale),
+    }
+    options |= {
+        f"that of {n} dimensions": n**-0.5 for n in sorted({D - 1, D + 1, D // 2, 2 * D, E, 64, 128} - {0})
+    }
+    if "nope" in asked.attrs:
+        options["that of the nope part alone"] = float(int(asked.attrs["nope"] or 1)) ** -0.5
+    options |= {"times log2(e)": way.scale / math.log(2), "times ln(2)": way.scale * math.log(2)}
+    options |= {f"times {f:g}": way.scale * f for f in (0.5, 2.0)}
+    for text, scale in options.items():
+        if abs(scale / way.scale - 1) > 1e-9:
+            yield _K.ATTENTION_SCALE, f"the scale of the scores is {text}", {"scale": scale}
+
+
+def _sights(asked: Asked, blocks: list[Block], way: Way) -> _Changes:
+    if way.causal:
+        yield _K.MASK, "a query sees the key after its own", {"ahead": 1}
+        yield _K.MASK, "a query does not see its own key", {"ahead": -1}
+        yield _K.MASK, "a query sees two keys after its own", {"ahead": 2}
+        yield _K.MASK, "the causal mask is missing", {"causal": False}
+        yield _K.MASK, "query positions start at key 0", {"aligned": False}
+    else:
+        yield _K.MASK, "a causal mask was applied", {"causal": True}
+    if way.window is not None:
+        for step in (1, -1):
+            text = f"the window is {'one wider' if step > 0 else 'one narrower'}"
+            yield _K.MASK, text, {"window": way.window + step}
+        yield _K.MASK, "the window is missing", {"window": None}
+        yield _K.MASK, "the window is half as wide", {"window": max(way.window // 2, 1)}
+    if asked.op == "attention" and asked.has(3):
+        yield _K.MASK, "the given mask was not applied", {"masked": False}
+    yield _K.MASK, "the first key is hidden", {"hidden": slice(0, 1)}
+    yield _K.MASK, "the last key is hidden", {"hidden": slice(-1, None)}
+    S = max(b.key.shape[-2] for b in blocks)
+    for n in sorted({1, 2, 3, 4, -S % 8, -S % 16, -S % 32, -S % 64, -S % 128} - {0}):
+        yield _K.MASK, f"{n} padded zero keys are seen", {"leaked": n}
+
+
+def _heads(blocks: list[Block]) -> _Changes:
+    H, G = blocks[0].query.shape[0], blocks[0].key.shape[0]
+    order = torch.arange(G)
+    if 1 < G < H:
+        yield (
+            _K.HEAD_GROUPS,
+            "query head h reads head h % G",
+            {"groups": lambda x, h: x.repeat(h // len(x), 1, 1)},
+        )
+    for text, picked in (
+        ("all query heads read head 0", torch.zeros_like(order)),
+        ("query heads read the head after theirs", order.roll(-1)),
+        ("query heads read the head before theirs", order.roll(1)),
+        ("heads are in reverse order", order.flip(0)),
+    ):
+        if G > 1:
+            groups = lambda x, h, p=picked: x[p].repeat_interleave(h // len(x), 0)  # noqa: E731 - one expression, bound here
+            yield _K.HEAD_GROUPS, text, {"groups": groups}
+    if blocks[0].key.shape == blocks[0].value.shape:
+        yield _K.OPERAND, "keys and values are exchanged", {"keys": lambda k, v: (v, k)}
+        yield _K.OPERAND, "keys were read as values", {"keys": lambda k, v: (k, k)}  # noqa: ARG005 - what is not read
+
+
+def _tiles(blocks: list[Block]) -> _Changes:
+    S = max(b.key.shape[-2] for b in blocks)
+    for size in (16, 32, 64, 128):
+        starts = list(range(0, S, size)) if size < S else []
+        for start in starts if len(starts) <= _TILES else [0, starts[-1]]:
+            text = f"keys {start} to {min(start + size, S) - 1} are left out"
+            yield _K.TERMS, text, {"hidden": slice(start, start + size)}
+
+
+def _stale_keys() -> _Changes:
+    def last(k: Tensor, *, of: int | None) -> Tensor:
+        end = torch.zeros_like(k[:, -1:]) if of is None else k[:, of - 1 : of]
+        return torch.cat((k[:, :-1], end), 1)
+
+    yield (
+        _K.STALE,
+        "the last key and value are zero",
+        {"keys": lambda k, v: (last(k, of=None), last(v, of=None))},
+    )
+    yield _K.STALE, "the last key is zero", {"keys": lambda k, v: (last(k, of=None), v)}
+    yield _K.STALE, "the last value is zero", {"keys": lambda k, v: (k, last(v, of=None))}
+    text = "the last key and value are those of the position before"
+    yield _K.STALE, text, {"keys": lambda k, v: (last(k, of=-1), last(v, of=-1))}
+    yield _K.ROLL, "values are one position late", {"keys": lambda k, v: (k, v.roll(1, 1))}
+    yield _K.ROLL, "keys are one position late", {"keys": lambda k, v: (k.roll(1, 1), v)}
+
+
+def _precision(blocks: list[Block]) -> _Changes:
+    for name in ("bf16", "f16", "e4m3fn"):
+        yield (
+            _K.INTERMEDIATE,
+            f"softmax weights were rounded to {name}",
+            {"after": lambda p, n=name: nearest(p, n)},
+        )
+        yield (
+            _K.INTERMEDIATE,
+            f"exponentials were rounded to {name}",
+            {"weights": lambda e, n=name: nearest(e, n)},
+        )
+        if name != "e4m3fn":
+            yield (
+                _K.INTERMEDIATE,
+                f"scores were rounded to {name}",
+                {"scores": lambda s, n=name: nearest(s, n)},
+            )
+            text = f"the denominator was rounded to {name}"
+            yield _K.DENOMINATOR, text, {"total": lambda t, _, n=name: nearest(t, n)}
+    yield _K.DENOMINATOR, "not divided by the denominator", {"total": lambda t, _: torch.ones_like(t)}
+    assert blocks
+
+
+def _softcaps(way: Way) -> _Changes:
+    if way.cap is not None:
+        yield _K.SOFTCAP, "the cap of the scores is missing", {"cap": None}
+        for cap in (30.0, 50.0, 2 * way.cap, way.cap / 2):
+            if cap != way.cap:
+                yield _K.SOFTCAP, f"the cap of the scores is {cap:g}", {"cap": cap}
+    else:
+        for cap in (30.0, 50.0):
+            yield _K.SOFTCAP, f"scores were capped at {cap:g}", {"cap": cap}
+
+
+@hypothesis("paged_attention", "latent_attention")
+def _slots(asked: Asked) -> Iterator[Guess]:
+    pool = asked.x(1).shape[0]
+    slots = asked.x(3)
+    for step in (1, -1):
+        other = asked.like(3, (slots + step).clamp(0, pool - 1))
+        text = f"slots are {'one too high' if step > 0 else 'one too low'}"
+        yield Guess(kind=_K.OFF_BY_ONE, text=text, expected=asked.ask(inputs={3: other}))
+        other = asked.like(3, slots.roll(step))
+        yield Guess(kind=_K.OFF_BY_ONE, text=f"slots moved by {step}", expected=asked.ask(inputs={3: other}))
+    for size in (8, 16, 32):
+        if len(slots) >= 2 * size:
+            pages = slots.clone()
+            pages[:size], pages[size : 2 * size] = slots[size : 2 * size], slots[:size]
+            text = f"the first two pages of {size} slots are exchanged"
+            yield Guess(kind=_K.PERMUTED, text=text, expected=asked.ask(inputs={3: asked.like(3, pages)}))

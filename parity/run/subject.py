@@ -1,0 +1,84 @@
+"""Cases that run code whole: who records which kind of subject, and where the judge finds its weights.
+
+Each kind has a module of its own, loaded when a case asks for it, since it may need more than is
+installed. Such a module defines
+
+    record(case, backend, *, repeat, journal, environment) -> Recording
+    weights_of(case) -> Callable[[TensorRef], HostTensor | None]
+
+Options of an `engine` (its case has one input, int64 `tokens`, as many as the plan has):
+
+    config      JSON text of a Hugging Face config; its weights are generated: `weights` is the
+                distribution of the matrices, such as `heavy`, keyed by the case like inputs
+    checkpoint  instead of these: the name of a safetensors folder, looked for in the folders of
+                PARITY_WEIGHTS and among the models that ship with the cases, and its `digest`
+    dtype       what weights and activations are: f32, bf16, f16
+    force       ops and sites that keep the engine's reference, with commas, or * for all
+    plan        which steps the engine takes, see `run.plan`: prefill:64, decode:64+8, score:128,
+                mixed:p24,c8+16,d12
+    part        one part of the network alone, `04-L03`: see `run.stream.parts`
+
+Options of a `module`: see `run.module_subject`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+
+from parity.backend.base import Backend
+from parity.case.case import Case, SubjectKind
+from parity.case.tensor import HostTensor
+from parity.errors import UsageError
+from parity.run.journal import Journal
+from parity.store.recording import Environment, Recording, TensorRef
+
+__all__ = ["FindWeight", "record_subject", "weights_of"]
+
+# Returns the bytes of a weight that a step names, or None where there is none of that name.
+FindWeight = Callable[[TensorRef], "HostTensor | None"]
+_MODULES: Mapping[SubjectKind, str] = {
+    SubjectKind.ENGINE: "parity.run.engine_subject",
+    SubjectKind.MODULE: "parity.run.module_subject",
+}
+_STREAM = "parity.run.stream_subject"
+
+
+def record_subject(
+    case: Case, backend: Backend, *, repeat: int, journal: Journal, environment: Environment
+) -> Recording:
+    """Run the subject of a case on an open backend and return each of its steps.
+
+    Raises UsageError for options that make no sense, GoldenError for weights that are not here.
+    """
+    found: Recording = _module(case).record(
+        case, backend, repeat=repeat, journal=journal, environment=environment
+    )
+    return found
+
+
+def weights_of(case: Case) -> FindWeight:
+    """Return what finds the weights that a case's recording names; a case of listed steps has none.
+
+    Raises GoldenError that says which where they are not here or are others.
+    """
+    if case.subject is None:
+        return lambda _: None
+    found: FindWeight = _module(case).weights_of(case)
+    return found
+
+
+def _module(case: Case) -> ModuleType:
+    assert case.subject is not None, "only a subject is run whole"
+    try:
+        return importlib.import_module(
+            _STREAM if "part" in case.subject.options else _MODULES[case.subject.kind]
+        )
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("parity"):
+            raise
+        raise UsageError(
+            f"{case.where}: running an {case.subject.kind.value} needs the package '{error.name}', which is "
+            "not installed: pip install 'chip-parity[engine]'"
+        ) from None
