@@ -99,6 +99,12 @@ _CALLS: tuple[Declared, ...] = (
     ),
     *_rounded(
         "intermediates_rounded",
+        "torch:batch_norm",
+        "torch 2.13: of strided inputs, (x - mean) times 1 / sqrt(var + eps) with every result in the "
+        "tensor's dtype gives every bit; a profile does not tell layouts apart",
+    ),
+    *_rounded(
+        "intermediates_rounded",
         "torch:cross",
         "torch 2.13: products rounded to the tensor's dtype before they are subtracted give every bit",
     ),

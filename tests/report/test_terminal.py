@@ -25,6 +25,8 @@ EXCEEDS ops/softmax:dtype=f16,shape=2x8
   | flips                14,231         12
   | worst [1, 3]   oracle 0.25   got 0.249023438
   = worst |e|/B exceeds 1; rms e/sigma exceeds its limit
+  = reproduce: parity repro ops/softmax:dtype=f16,shape=2x8 --target hpu -o
+    repro
   = what is computed and how it is judged: parity show
     ops/softmax:dtype=f16,shape=2x8
 
