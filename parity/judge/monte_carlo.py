@@ -37,6 +37,8 @@ _FEWER, _LARGE = 8, 1 << 22
 # Roundings this many times larger show where the call jumps: what an honest one may cross, each of
 # these crosses with a probability near one half, all but 1 in 4,000 of the places.
 _AMPLIFIED = (8.0, 64.0) * 6
+# Of an arithmetic of 16 bits, 64 roundings are a quarter of a value: they would reach what none crosses.
+_OF_16_BITS = (8.0,) * 12
 _TIES = 12
 
 
@@ -111,7 +113,8 @@ def _sampled(
 ) -> list[Spread]:
     spreads = [Spread(r) for r in ran.results]
     count = SAMPLES if max(r.values.numel() for r in ran.results) <= _LARGE else _FEWER
-    amounts = [] if ran.moves_only else [*[1.0] * count, *_AMPLIFIED]
+    larger = _OF_16_BITS if arithmetic.unit > 2.0**-16 else _AMPLIFIED
+    amounts = [] if ran.moves_only else [*[1.0] * count, *larger]
     amounts += [0.0] * (_TIES if ran.orders else 0)
     for number, by in enumerate(amounts):
         # Seeded by number alone: the same step gets the same verdict.

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
+from itertools import islice
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from parity.case.draw import words
 from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Expected
 from parity.judge.compare import compare
-from parity.judge.oracle import answers
+from parity.judge.oracle import Answer, answers
 from parity.judge.rows import Divided, Index, divide
 from parity.judge.sampled_product import PRODUCTS, judge_product, product_of
 from parity.judge.screen import furthest, pieces
@@ -139,18 +140,51 @@ def _on(
     step: Step, divided: Divided, outputs: tuple[HostTensor, ...], rows: Index, profile: Profile
 ) -> tuple[tuple[OutputJudgement, ...], str]:
     """Judge these rows by the full oracle of a step that makes only them."""
+    if step.op == "experts":
+        return _row_by_row(step, divided, outputs, rows, profile)
     some = divided.outputs(outputs, rows)
-    # Each row of experts reads matrices of its own: more of them at once are more memory than a layer.
-    parts = np.split(rows, len(rows)) if step.op == "experts" else [rows]
-    asked = [answers(step.op, divided.inputs(part), step.attrs, profile) for part in parts]
     first: tuple[OutputJudgement, ...] = ()
-    for each in zip(*asked, strict=True):
-        expected = each[0].expected if len(each) == 1 else (_joined([answer.expected[0] for answer in each]),)
-        judged = compare(some, step.outputs, expected)
+    for answer in answers(step.op, divided.inputs(rows), step.attrs, profile):
+        judged = compare(some, step.outputs, answer.expected)
         if worst(o.verdict for o in judged) is Verdict.WITHIN:
-            return judged, each[0].reading
+            return judged, answer.reading
         first = first or judged
     return first, ""
+
+
+def _row_by_row(
+    step: Step, divided: Divided, outputs: tuple[HostTensor, ...], rows: Index, profile: Profile
+) -> tuple[tuple[OutputJudgement, ...], str]:
+    """Judge rows that read matrices of their own, one at a time: all in float64 are more than a layer.
+
+    All rows must hold under one reading: the first that explains each, and from there on the others.
+    """
+
+    def asked(row: np.int64, start: int) -> Iterator[tuple[int, Answer]]:
+        given = divided.inputs(np.array([row]))
+        return islice(enumerate(answers(step.op, given, step.attrs, profile)), start, None)
+
+    def explained(row: np.int64, start: int) -> tuple[int, Answer] | None:
+        some = divided.outputs(outputs, np.array([row]))
+        for place, answer in asked(row, start):
+            if worst(o.verdict for o in compare(some, step.outputs, answer.expected)) is Verdict.WITHIN:
+                return place, answer
+        return None
+
+    place, found = 0, [explained(row, 0) for row in rows]
+    while None not in found and len({each[0] for each in found if each}) > 1:
+        place = max(each[0] for each in found if each)
+        found = [
+            each if each and each[0] == place else explained(row, place)
+            for row, each in zip(rows, found, strict=True)
+        ]
+    if None in found:  # some row is explained by no reading that explains the others
+        found = [next(asked(row, 0)) for row in rows]
+    budget = _joined([each[1].expected[0] for each in found if each])
+    judged = compare(divided.outputs(outputs, rows), step.outputs, (budget,))
+    first = found[0]
+    within = worst(o.verdict for o in judged) is Verdict.WITHIN
+    return judged, first[1].reading if first and within else ""
 
 
 def _joined(parts: Sequence[Expected]) -> Budget:
