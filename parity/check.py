@@ -17,17 +17,18 @@ from parity.backend.spec import BackendSpec
 from parity.case.case import Case
 from parity.case.inputs import generate
 from parity.case.tensor import HostTensor
-from parity.errors import GoldenError
+from parity.errors import GoldenError, ParityError, UsageError
 from parity.judge import deviations as declared
 from parity.judge.apart import apart
 from parity.judge.deviations import Deviation
+from parity.judge.end_to_end import judge_scores, scores_in
 from parity.judge.judge import judge
 from parity.judge.traced import Weights
-from parity.judge.verdict import Apart, CaseJudgement, Cause, Outcome, Verdict
+from parity.judge.verdict import Apart, CaseJudgement, Cause, EndToEnd, Outcome, Verdict, worst
 from parity.localize.localize import localize
 from parity.report.view import Run, SideView, WitnessSummary
 from parity.run.side import Result, Side, paired
-from parity.run.subject import weights_of
+from parity.run.subject import ends_of, weights_of
 from parity.store.recording import Recording
 
 __all__ = ["DIAGNOSED", "Progress", "check", "most_informative_first"]
@@ -101,6 +102,12 @@ def _judge(
     case = ours.case
     given = _given(case)
     target = _side(case, ours, given)
+    ends = _ends(case, ours, target)
+    if ends is not None and ends.verdict.departs:
+        note = target.note
+        if not target.verdict.departs:
+            note = f"end to end {ends.note}, though no step alone departs: the error lies between steps"
+        target = replace(target, verdict=worst([target.verdict, ends.verdict]), note=note)
     verdict, entry = _declared(case, target, ours.recording, deviations)
     reference = None if theirs is None else _reference(case, theirs, given, deviations)
     tally.target = _seen(tally.target, ours.recording)
@@ -122,7 +129,22 @@ def _judge(
         deviation=entry.reason if entry else "",
         apart=_apart(theirs, ours),
         causes=causes,
+        ends=ends,
     )
+
+
+def _ends(case: Case, result: Result, judgement: CaseJudgement) -> EndToEnd | None:
+    """Judge the scores of an engine case; None where it has none, or where its steps gave nothing."""
+    if case.subject is None or result.recording is None or judgement.verdict.rank < Verdict.EXCEEDS.rank:
+        return None
+    scores = scores_in(result.recording)
+    try:
+        ends = ends_of(case) if scores is not None else None
+    except GoldenError:  # said of the case already
+        return None
+    if ends is None or scores is None:
+        return None
+    return judge_scores(scores, oracle=ends.oracle, samples=ends.samples, followed=ends.followed)
 
 
 def _apart(theirs: Result | None, ours: Result) -> tuple[Apart, ...]:
@@ -139,26 +161,26 @@ class _Given:
     weights: Weights
 
 
-def _given(case: Case) -> _Given | GoldenError:
-    # What this host lacks, such as a checkpoint, is never blamed on a device.
+def _given(case: Case) -> _Given | ParityError:
+    # What this host lacks, such as a checkpoint or a package, is never blamed on a device.
     try:
         return _Given(inputs=generate(case), weights=weights_of(case))
-    except GoldenError as error:
+    except (GoldenError, UsageError) as error:
         return error
 
 
-def _side(case: Case, result: Result, given: _Given | GoldenError) -> CaseJudgement:
+def _side(case: Case, result: Result, given: _Given | ParityError) -> CaseJudgement:
     if result.recording is None:
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
-    if isinstance(given, GoldenError):
+    if isinstance(given, ParityError):
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=str(given))
     return judge(case, result.recording, inputs=given.inputs, weights=given.weights)
 
 
 def _causes(
-    case: Case, judgement: CaseJudgement, result: Result, given: _Given | GoldenError
+    case: Case, judgement: CaseJudgement, result: Result, given: _Given | ParityError
 ) -> tuple[Cause, ...]:
-    if result.recording is None or isinstance(given, GoldenError):
+    if result.recording is None or isinstance(given, ParityError):
         return ()
     return localize(case, judgement, result.recording, inputs=given.inputs, weights=given.weights)
 
@@ -166,7 +188,7 @@ def _causes(
 def _reference(
     case: Case,
     result: Result,
-    given: _Given | GoldenError,
+    given: _Given | ParityError,
     deviations: Mapping[str, Sequence[Deviation]],
 ) -> CaseJudgement:
     """Judge the reference like the target; what is declared of it is known. Stale is said of targets."""

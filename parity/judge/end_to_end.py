@@ -12,6 +12,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,9 @@ from parity.case.tensor import HostTensor
 from parity.judge.end_to_end_noise import Noise, divergence
 from parity.judge.oracle import to_float64
 from parity.judge.verdict import EndToEnd, Verdict
+from parity.store.recording import Recording
 
-__all__ = ["KL_RATIO", "MARGIN", "Z_LIMIT", "compare_scores", "judge_scores"]
+__all__ = ["KL_RATIO", "MARGIN", "Z_LIMIT", "compare_scores", "judge_scores", "scores_in"]
 
 _Three = tuple[float, float, float]
 
@@ -28,6 +30,15 @@ _Three = tuple[float, float, float]
 KL_RATIO, Z_LIMIT, MARGIN = 1.5, 1.2, 6.0
 # One-sided normal quantile of 1e-3: how far chance may lift a mean KL.
 _CHANCE = 3.09
+
+
+def scores_in(recording: Recording) -> HostTensor | None:
+    """Return the scores at the end of a recording, those of all its steps joined, None where it has none."""
+    held = [recording.tensors.get(ref.digest) for ref in recording.results]
+    found = [tensor for tensor in held if tensor is not None]
+    if not found or len(found) < len(held) or any(t.dtype is not found[0].dtype for t in found):
+        return None
+    return HostTensor.of(np.concatenate([tensor.array() for tensor in found]), found[0].dtype)
 
 
 def judge_scores(
@@ -39,8 +50,9 @@ def judge_scores(
 ) -> EndToEnd:
     """Judge scores [T, vocab] of a run against those in float64, with at least two samples of the noise.
 
-    `followed` are the tokens that came after the first of the positions, as many as are known. Too few
-    positions to see a KL at its limit, or no samples, are `unjudged` unless something departs already.
+    `followed` are the tokens that came after the first of the positions, as many as are known. On too few
+    positions chance moves both distances beyond their limits: then, and without samples, a run is
+    `unjudged`, unless a best token changed that could not.
     """
     exact, got = to_float64(oracle), to_float64(target)
     refused = _malformed(got, exact)
@@ -62,16 +74,14 @@ def judge_scores(
     limit = KL_RATIO * noise.kl + _CHANCE * noise.kl_error
     needed = _needed(noise, len(exact))
     z = noise.z(got)
-    notes = []
-    if not known.kl[0] <= limit:
+    few = len(exact) < needed
+    notes = [f"{illegal} best tokens changed against the margin"] if illegal else []
+    if not few and not known.kl[0] <= limit:
         notes.append(f"mean KL is {known.kl[0] / noise.kl:.3g} times that of rounding")
-    if illegal:
-        notes.append(f"{illegal} best tokens changed against the margin")
-    if not z <= Z_LIMIT:
+    if not few and not z <= Z_LIMIT:
         notes.append(f"scores lie {z:.3g} sigmas out")
-    verdict = Verdict.EXCEEDS if notes else Verdict.WITHIN
-    if verdict is Verdict.WITHIN and len(exact) < needed:
-        verdict = Verdict.UNJUDGED
+    verdict = Verdict.EXCEEDS if notes else Verdict.UNJUDGED if few else Verdict.WITHIN
+    if verdict is Verdict.UNJUDGED:
         notes = [f"{len(exact)} positions, and {needed} are needed to tell a departure from chance"]
     return dataclasses.replace(
         known,

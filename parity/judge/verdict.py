@@ -234,7 +234,8 @@ class Outcome:
 
     `reference` is None when the user named the oracle as reference. `seconds` is the wall time of
     recording and judging; `deviation` the reason of a declared one that applied; `causes` the likely
-    ones of each departing step, likeliest first.
+    ones of each departing step, likeliest first. `ends` is the target's end-to-end judgement: a departure
+    there counts, too few positions to judge do not, since every step was judged alone.
     """
 
     case: CaseId
@@ -246,8 +247,11 @@ class Outcome:
     deviation: str = ""
     apart: tuple[Apart, ...] = ()
     causes: tuple[Cause, ...] = ()
+    ends: EndToEnd | None = None
 
     def __post_init__(self) -> None:
+        if self.verdict is Verdict.WITHIN and self.ends is not None and self.ends.verdict.departs:
+            raise ValueError(f"{self.case}: cannot be within when its end is {self.ends.verdict.value}")
         if self.verdict is Verdict.WITHIN and self.target.verdict is not Verdict.WITHIN:
             raise ValueError(f"{self.case}: cannot be within when its target is {self.target.verdict.value}")
 

@@ -48,7 +48,7 @@ from parity.localize.cause import CauseKind
 from parity.localize.hypotheses_base import Asked, resolved
 from parity.localize.hypotheses_reach import Reached, reached
 from parity.localize.hypotheses_sample import Sample, sampled
-from parity.localize.hypotheses_weigh import Base, Scored, guesses, held, scored
+from parity.localize.hypotheses_weigh import NO_ANSWER, Base, Scored, guesses, held, scored
 from parity.store.recording import StepRecord
 
 __all__ = ["diagnose"]
@@ -195,7 +195,10 @@ def _unknown(record: StepRecord, *, failing: int, text: str = "no known pattern"
 def _causes(record: StepRecord, sample: Sample, base: Base, total: int) -> tuple[Cause, ...]:
     best: dict[CauseKind, Scored] = {}
     for guess in guesses(sample):
-        found = scored(sample, base, guess)
+        try:
+            found = scored(sample, base, guess)
+        except NO_ANSWER:  # an answer out of a set is worked out only when it is held against the outputs
+            continue
         if found is not None and (guess.kind not in best or found.gain > best[guess.kind].gain):
             best[guess.kind] = found
     ranked = sorted(best.values(), key=lambda s: -s.gain)

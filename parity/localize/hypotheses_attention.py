@@ -10,21 +10,16 @@ import torch
 from torch import Tensor
 
 from parity.judge.budget import Budget
+from parity.judge.oracle import to_float64
 from parity.localize.cause import CauseKind
 from parity.localize.hypotheses_attended import Block, Way, blocks_of, evaluated
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    only,
-    replaced,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, nearest, only, price, replaced
 
 __all__ = []
 
 _K = CauseKind
 _OPS = ("attention", "paged_attention", "latent_attention")
+_STEPS = 36  # each leaves 0.62 of the interval: what a float32 result can tell apart
 _TILES = 8  # of the keys that are tried one by one
 _Changes = Iterator[tuple[CauseKind, str, dict[str, object]]]
 # H query heads, G key heads, T queries, S keys, D and E their sizes
@@ -42,6 +37,30 @@ def _other_ways(asked: Asked) -> Iterator[Guess]:
         # Where nothing changed the exact value stands, so that the evaluation's order does not count.
         value = torch.where(value == plain, right.value, value)
         yield Guess(kind=kind, text=text, expected=only(asked, 0, replaced(right, value)))
+    scale = _fitted_scale(blocks, way, right.value, to_float64(asked.got[0]))
+    if scale is not None:
+        value = evaluated(blocks, dataclasses.replace(way, scale=scale), right.value)
+        text = f"the scale of the scores is {scale:.6g}, not {way.scale:.6g}"
+        expected, cost = only(asked, 0, replaced(right, value)), price(right.dtype.unit_roundoff)
+        yield Guess(kind=_K.ATTENTION_SCALE, text=text, expected=expected, cost=cost)
+
+
+def _fitted_scale(blocks: list[Block], way: Way, right: Tensor, got: Tensor) -> float | None:
+    """Return the scale under which the results lie nearest, None where none beats the asked one by far."""
+
+    def off(power: float) -> float:
+        value = evaluated(blocks, dataclasses.replace(way, scale=way.scale * 2.0**power), right)
+        return float((value - got).nan_to_num(0.0, 0.0, 0.0).square().sum())
+
+    powers = [n / 4 for n in range(-16, 17)]
+    best = min(powers, key=off)
+    if best == 0 or off(best) > 0.5 * off(0):
+        return None
+    low, high = best - 0.25, best + 0.25
+    for _ in range(_STEPS):  # golden section
+        step = (high - low) * 0.381966
+        low, high = (low, high - step) if off(low + step) < off(high - step) else (low + step, high)
+    return float(way.scale * 2.0 ** ((low + high) / 2))
 
 
 def _asked_way(asked: Asked) -> Way:

@@ -17,7 +17,7 @@ from parity.localize.hypotheses_base import HYPOTHESES, PLAIN, Asked, Guess
 from parity.localize.hypotheses_fit import Fit, Observed, Place, best_place, fit, tile_place
 from parity.localize.hypotheses_sample import Sample, cut
 
-__all__ = ["Base", "Scored", "guesses", "held", "scored"]
+__all__ = ["NO_ANSWER", "Base", "Scored", "guesses", "held", "scored"]
 
 # Outputs up to this size are moved about as a whole even where questions are asked of a part.
 _ELEMENTS = 1 << 21
@@ -25,6 +25,11 @@ _ELEMENTS = 1 << 21
 _SHARE = 0.5
 _NOISE_SHARE = 0.9
 _GAIN = 10.0
+
+
+# A question that makes no sense for these shapes or values has no answer; an oracle that meets what no
+# step consumes may fail an assertion of its own.
+NO_ANSWER = (ArithmeticError, AssertionError, IndexError, ParityError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +90,7 @@ def guesses(sample: Sample) -> Iterator[Guess]:
         while True:
             try:
                 guess = next(made, None)
-            # A question that makes no sense for these shapes or values has no answer.
-            except (ArithmeticError, IndexError, ParityError, RuntimeError, ValueError):
+            except NO_ANSWER:
                 break
             if guess is None:
                 break

@@ -66,6 +66,9 @@ def _case(outcome: Outcome) -> dict[str, Any]:
         "steps": [_step(s) for s in outcome.target.steps],
         "apart": [asdict(a) for a in outcome.apart],
         "causes": [asdict(cause) for cause in outcome.causes],
+        "end_to_end": None
+        if outcome.ends is None
+        else asdict(outcome.ends) | {"verdict": outcome.ends.verdict.value},
         "reference": _reference(outcome.reference),
     }
 

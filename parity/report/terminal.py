@@ -8,7 +8,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from parity.judge.verdict import CaseJudgement, Cause, Outcome, OutputJudgement, StepJudgement, Verdict
+from parity.judge.verdict import (
+    CaseJudgement,
+    Cause,
+    EndToEnd,
+    Outcome,
+    OutputJudgement,
+    StepJudgement,
+    Verdict,
+)
 from parity.report.view import Run, SideView
 
 __all__ = ["MARKS", "MAX_BLOCKS", "MAX_STEPS", "WIDTH", "block", "concise", "full"]
@@ -106,6 +114,7 @@ def block(outcome: Outcome, run: Run) -> list[str]:
         if judgement.note:
             lines += _bullet(judgement.note)
     lines += _apart(outcome) if lines else []
+    lines += _ends(outcome.ends) if lines and outcome.ends else []
     lines += _reference(outcome, run)
     if len(judgement.steps) > 1 and verdict.departs:
         sides = f"{run.reference.spec} {run.target.spec}"
@@ -126,11 +135,20 @@ def _apart(outcome: Outcome) -> Iterator[str]:
     departing = {step.name for step in outcome.target.steps if step.verdict is not Verdict.WITHIN}
     shown = [a for a in outcome.apart[:-1] if a.step in departing][:MAX_STEPS] + list(outcome.apart[-1:])
     for a in shown:
-        where = a.output if len(outcome.target.steps) == 1 else f"{a.step} {a.output}"
+        where = a.output if a.output == a.step or len(outcome.target.steps) == 1 else f"{a.step} {a.output}"
         yield from _bullet(
             f"target and reference at {where}: {a.unequal:,} of {a.elements:,} elements differ, "
             f"largest difference {a.largest:.4g}, relative l2 {a.relative_l2:.4g}"
         )
+
+
+def _ends(ends: EndToEnd) -> list[str]:
+    """Say how far the scores of the whole run lie from exact ones."""
+    text = f"end to end, {ends.positions} positions: mean KL {ends.kl[0]:.3g}"
+    if ends.kl_limit is not None and ends.z is not None and ends.z_limit is not None:
+        text += f" (limit {ends.kl_limit:.3g}), scores {ends.z:.2f} sigmas out (limit {ends.z_limit})"
+    text += f", {ends.flips} best tokens changed"
+    return _bullet(f"{text}, {ends.illegal} of them against the margin" if ends.illegal is not None else text)
 
 
 def _reference(outcome: Outcome, run: Run) -> list[str]:

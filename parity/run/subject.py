@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import ModuleType
 
 from parity.backend.base import Backend
@@ -34,7 +35,7 @@ from parity.errors import UsageError
 from parity.run.journal import Journal
 from parity.store.recording import Environment, Recording, TensorRef
 
-__all__ = ["FindWeight", "record_subject", "weights_of"]
+__all__ = ["Ends", "FindWeight", "ends_of", "record_subject", "weights_of"]
 
 # Returns the bytes of a weight that a step names, or None where there is none of that name.
 FindWeight = Callable[[TensorRef], "HostTensor | None"]
@@ -43,6 +44,17 @@ _MODULES: Mapping[SubjectKind, str] = {
     SubjectKind.MODULE: "parity.run.module_subject",
 }
 _STREAM = "parity.run.stream_subject"
+_SCORES = "parity.run.engine_scores"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Scores [T, vocab] of a case in float64, samples of them under the roundings of its own type, and the
+    tokens that followed each position, where the plan is one prompt."""
+
+    oracle: HostTensor
+    samples: tuple[HostTensor, ...]
+    followed: tuple[int, ...]
 
 
 def record_subject(
@@ -69,12 +81,27 @@ def weights_of(case: Case) -> FindWeight:
     return found
 
 
+def ends_of(case: Case) -> Ends | None:
+    """Return what the scores at the end of a case are held against, None where it has none.
+
+    None also for a network that is too large for that. Raises GoldenError where weights are not here.
+    """
+    subject = case.subject
+    if subject is None or subject.kind is not SubjectKind.ENGINE or "part" in subject.options:
+        return None
+    found: Ends | None = _loaded(case, _SCORES).ends_of(case)
+    return found
+
+
 def _module(case: Case) -> ModuleType:
     assert case.subject is not None, "only a subject is run whole"
+    return _loaded(case, _STREAM if "part" in case.subject.options else _MODULES[case.subject.kind])
+
+
+def _loaded(case: Case, module: str) -> ModuleType:
+    assert case.subject is not None, "only a subject is run whole"
     try:
-        return importlib.import_module(
-            _STREAM if "part" in case.subject.options else _MODULES[case.subject.kind]
-        )
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("parity"):
             raise

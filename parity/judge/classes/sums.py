@@ -42,12 +42,15 @@ def product(
     S = |a| |b| and q = (a a)(b b). `weight_unit` is the roundoff of a declared rounding of b,
     which adds u S to H and (0.42 u)^2 q to h^2.
     """
+    magnitude = a.abs() @ b.abs()
+    # Where all of it is finite, so is all that it is made of.
+    reach = magnitude if bool(magnitude.isfinite().all()) else finite(a) @ finite(b)
     return of_product(
         q,
         value=a @ b,
-        magnitude=a.abs() @ b.abs(),
+        magnitude=magnitude,
         squares=a.square() @ b.square(),
-        reach=finite(a) @ finite(b),
+        reach=reach,
         terms=a.shape[-1],
         dtype=dtype,
         weight_unit=weight_unit,
