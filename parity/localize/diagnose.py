@@ -45,7 +45,7 @@ from parity.localize import (
     hypotheses_values,
 )
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import Asked, resolved
+from parity.localize.hypotheses_base import PLAIN, Asked, resolved
 from parity.localize.hypotheses_reach import Reached, reached
 from parity.localize.hypotheses_sample import Sample, sampled
 from parity.localize.hypotheses_weigh import NO_ANSWER, Base, Scored, guesses, held, scored
@@ -72,6 +72,8 @@ _TABLES = (
     hypotheses_values,
 )
 _MOST = 3
+# The part of its gain that a fitted guess may owe to errors that an honest device makes too.
+_FITTED = 0.03
 
 
 def diagnose(
@@ -201,8 +203,13 @@ def _causes(record: StepRecord, sample: Sample, base: Base, total: int) -> tuple
             continue
         if found is not None and (guess.kind not in best or found.gain > best[guess.kind].gain):
             best[guess.kind] = found
-    ranked = sorted(best.values(), key=lambda s: -s.gain)
+    ranked = sorted(best.values(), key=_rank)
     return tuple(_sentence(record, s, base.failing, total) for s in ranked[:_MOST])
+
+
+def _rank(found: Scored) -> float:
+    """Likeliest first; what was fitted to the result also fits its legitimate errors, which rows share."""
+    return -found.gain * (1 - _FITTED * (found.guess.cost > PLAIN))
 
 
 def _sentence(record: StepRecord, found: Scored, failing: int, total: int) -> Cause:

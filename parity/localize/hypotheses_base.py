@@ -200,15 +200,18 @@ def replaced(
 ) -> Expected | None:
     """Return an answer of other values; its bounds are those of the right one times `factor`.
 
-    Without a factor they are at least the usual part of the new values that they were of the old.
+    Without a factor they grow as values usually do, and are the part of the new values that they were at
+    least of the old.
     Where the right answer is exact, the other may be rounded once more on its way, unless it is
     `exact` too.
     """
     if isinstance(expected, Budget):
-        parts = (expected.hard, expected.sigma)
+        parts = (expected.hard.expand(value.shape), expected.sigma.expand(value.shape))
         if factor is None:
+            usual = _quantile(value / expected.value, 0.5).clamp(1 / 64, 64)
+            least = (_quantile(t / expected.value, 0.05) for t in parts)
             hard, sigma = (
-                torch.maximum(t.expand(value.shape), _part(t, expected.value) * value.abs()) for t in parts
+                torch.maximum(t * usual, p * value.abs()) for t, p in zip(parts, least, strict=True)
             )
         else:
             size = factor.abs() if isinstance(factor, Tensor) else abs(factor)
@@ -222,11 +225,10 @@ def replaced(
     return None
 
 
-def _part(bound: Tensor, value: Tensor) -> Tensor:
-    """Return the median of bound / |value|, 0 where there is none."""
-    share = (bound / value.abs()).reshape(-1)
-    share = share[share.isfinite()]
-    return share.median() if share.numel() else torch.zeros((), dtype=torch.float64)
+def _quantile(ratio: Tensor, share: float) -> Tensor:
+    """Return a quantile of the magnitudes of what is finite, 0 where nothing is."""
+    sizes = ratio[ratio.isfinite()].abs().sort().values
+    return sizes[int(share * (len(sizes) - 1))] if len(sizes) else torch.zeros((), dtype=torch.float64)
 
 
 def nearest(x: Tensor, to: str) -> Tensor:

@@ -30,6 +30,10 @@ _SHIFTS = (1, 2, 3, 4, 8, 16, 32, 64, 128)
 _HEADS = (2, 3, 4, 6, 8, 12, 16, 32, 64, 128)
 # Rows and columns are matched one with another up to this many.
 _MATCHED = 2048
+# Ops whose missing effect has a name of its own.
+_NAMED = (
+    "add", "copy", "div", "gelu_erf", "gelu_tanh", "mul", "sigmoid", "silu", "softcap", "tanh",
+)  # fmt: skip
 # Earlier tensors that are tried in the place of each input.
 _STALE = 8
 
@@ -227,8 +231,7 @@ def _constant(right: Expected, values: Tensor) -> Expected:
 @hypothesis()
 def _unapplied(asked: Asked) -> Iterator[Guess]:
     """The step gave back one of its inputs."""
-    # A copy gives its input back; what is missing from the others has a name of its own.
-    if asked.op in {"add", "copy", "div", "mul", "softcap"}:
+    if asked.op in _NAMED:
         return
     for i, right in enumerate(asked.right):
         for n, tensor in enumerate(asked.inputs):

@@ -28,10 +28,16 @@ from parity.engine.model.weights import Weights
 from parity.engine.ops.op import Binder, Op, Wrap
 from parity.engine.run.batch import Batch, Run, flatten
 
-__all__ = ["Read", "Streamed", "parts"]
+__all__ = ["Around", "Read", "Streamed", "parts"]
 
 # Reads a weight, or of a stacked one the matrices of these numbers, onto the device.
 Read = Callable[[Weight, "Sequence[int] | None"], Tensor]
+# Runs a step of the plan, which it is told the number of.
+Around = Callable[[int, Callable[[], Tensor]], Tensor]
+
+
+def _nothing_around(_: int, step: Callable[[], Tensor]) -> Tensor:
+    return step()
 
 
 def parts(arch: Arch) -> list[str]:
@@ -45,11 +51,19 @@ class Streamed:
     """A network of which one part at a time is there. `read` brings a weight to `device`."""
 
     def __init__(
-        self, arch: Arch, runs: Sequence[Sequence[Run]], slots: int, *, read: Read, device: torch.device
+        self,
+        arch: Arch,
+        runs: Sequence[Sequence[Run]],
+        slots: int,
+        *,
+        read: Read,
+        device: torch.device,
+        force: Sequence[str] = (),
     ) -> None:
         self.arch, self._slots, self._read, self._device = arch, slots, read, device
+        self._force = force
         self._known = {weight.name: weight for weight in weights_in(arch)}
-        self._batches = [flatten(list(step), device=device) for step in runs]
+        self.batches = [flatten(list(step), device=device) for step in runs]
         self.chosen: list[list[int]] = []
 
     def pass_through(
@@ -58,9 +72,9 @@ class Streamed:
         hidden: Sequence[Tensor],
         *,
         wrap: Wrap | None = None,
-        after: Callable[[], None] = lambda: None,
+        around: Around = _nothing_around,
     ) -> list[Tensor]:
-        """Run every step of the plan through part `number`; `after` is called when each is done.
+        """Run every step of the plan through part `number`, each as `around` runs it.
 
         `hidden` are what the part before gave, one a step, nothing for the first part. `chosen` are
         then the numbers of the experts that were read, one list a step that has experts.
@@ -68,14 +82,14 @@ class Streamed:
         self.chosen = []
         function = self._part(number, wrap)
         made = []
-        for place, batch in enumerate(self._batches):
-            made.append(function(hidden[place] if hidden else batch.tokens, batch))
-            after()
+        for place, batch in enumerate(self.batches):
+            x = hidden[place] if hidden else batch.tokens
+            made.append(around(place, partial(function, x, batch)))
         return made
 
     def _part(self, number: int, wrap: Wrap | None) -> Callable[[Tensor, Batch], Tensor]:
         name = parts(self.arch)[number].partition("-")[2]
-        binder = Binder(self._device.type, wrap=self._with_experts(wrap))
+        binder = Binder(self._device.type, force=self._force, wrap=self._with_experts(wrap))
         if name == "embed":
             enter = build_entrance(self.arch, self._held(["embed"]), binder)
             return lambda tokens, _: enter(tokens)

@@ -9,76 +9,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parity.backend.base import Backend, Witness
+from parity.backend.base import Backend, Node, Witness
 from parity.backend.observed import TorchBackend, in_use, observe
-from parity.backend.torch_tensor import lent, to_host, to_torch, torch_dtype
+from parity.backend.torch_tensor import lent, to_host
+from parity.backend.torch_witness import Trace
 from parity.case.case import Case
 from parity.case.draw import key_text
 from parity.case.inputs import generate
 from parity.case.tensor import HostTensor
 from parity.engine.model.arch import Arch
-from parity.engine.model.names import Weight
-from parity.engine.model.weights import read_experts, read_weight
+from parity.engine.run.batch import flatten
 from parity.errors import UsageError
-from parity.run.engine_model import Model, model_of
+from parity.run.engine_model import model_of
 from parity.run.engine_recorder import Recorder, compose, failure_of
 from parity.run.hosted import NOTE, Hosted
 from parity.run.journal import Journal, Phase
 from parity.run.kept import reference
 from parity.run.plan import read_plan
 from parity.run.repeats import repeated
-from parity.run.stream import Read, Streamed, parts
-from parity.run.subject import FindWeight
+from parity.run.stream import Streamed, parts
+from parity.run.stream_weights import named_experts, reader, weights_of
 from parity.store.recording import Environment, Recording, StepRecord, TensorRef
 from parity.store.schema import all_references
 
-__all__ = ["named_experts", "record", "weights_of"]
+__all__ = ["record", "weights_of"]
 
 _CPU = torch.device("cpu")
 _DIRECT = ("eager", "lazy")
-_SOME = re.compile(r"(?P<name>.+)\.w\[(?P<experts>[0-9,]+)\]")
-
-
-def weights_of(case: Case) -> FindWeight:
-    """Return what finds the weights of a part by name, `[2,5]` behind it for some experts' matrices.
-
-    One at a time: nothing is kept. Raises GoldenError where they are not here.
-    """
-    model = model_of(case)
-    known = model.weights()
-
-    def find(ref: TensorRef) -> HostTensor | None:
-        some = _SOME.fullmatch(ref.name)
-        name = some["name"] if some else ref.name
-        name = name if name.endswith(".bias") else name.removesuffix(".w")
-        weight = known.get("embed" if name == "head" and model.arch.tied else name)
-        numbers = [int(n) for n in some["experts"].split(",")] if some else None
-        return None if weight is None else lent(_reader(model)(weight, numbers))
-
-    return find
-
-
-def _reader(model: Model) -> Read:
-    """Read weights of a model on the host."""
-    kind, files = torch_dtype(model.dtype), model.files
-
-    def read(weight: Weight, experts: Sequence[int] | None) -> Tensor:
-        if files is None:
-            made = to_torch(model.make(weight), _CPU)
-            return made if experts is None else made[list(experts)]
-        if experts is None:
-            return read_weight(files, weight, dtype=kind, device=_CPU)
-        return read_experts(files, weight, experts, dtype=kind, device=_CPU)
-
-    return read
 
 
 @dataclass(slots=True)
@@ -145,7 +110,7 @@ class _Run:
         direct = isinstance(backend, TorchBackend) and backend.spec.mode in _DIRECT
         self.hosted = None if direct else Hosted(backend)
         self._device: torch.device = backend.device if isinstance(backend, TorchBackend) and direct else _CPU
-        read = _reader(model)
+        read = reader(model)
         with in_use(backend):
             self._stream = Streamed(
                 model.arch,
@@ -153,6 +118,7 @@ class _Run:
                 plan.slots,
                 read=lambda weight, experts: self._put(read(weight, experts)),
                 device=self._device,
+                force=model.force,
             )
         self._number = _number(case, model.arch)
         self._name = str(case.subject.options["part"]).partition("-")[2]
@@ -189,9 +155,13 @@ class _Run:
         return observe(self._backend, function, op)
 
     def observed(self) -> _Made:
-        """Run under a recorder, and carry what it gives to the next part."""
+        """Run under a recorder, and carry what it gives to the next part.
+
+        Whole steps of a lazy device are observed, so that its graphs stay whole.
+        """
+        lazy = self.hosted is None and self._backend.spec.mode == "lazy"
         recorder = Recorder(
-            observe=self.hosted.observe if self.hosted else self._observe,
+            observe=self.hosted.observe if self.hosted else None if lazy else self._observe,
             fetch=self._fetch,
             enter=lambda name: self._journal.enter(Phase.RUN, case=str(self._case.id), step=name),
             complete=True,
@@ -201,9 +171,16 @@ class _Run:
         results: list[TensorRef] = []
         tensors: dict[str, HostTensor] = {}
         lost: list[StepRecord] = []
+
+        def watched(number: int, step: Callable[[], Tensor]) -> Tensor:
+            recorder.expect(self._stream.batches[number], flatten(self._runs[number], device=_CPU))
+            made = self._whole(step, recorder) if lazy else step()
+            recorder.flush()
+            return made
+
         with in_use(self._backend), torch.no_grad():
             try:
-                made = self._stream.pass_through(self._number, self._hidden, wrap=wrap, after=recorder.flush)
+                made = self._stream.pass_through(self._number, self._hidden, wrap=wrap, around=watched)
                 results = self.results(made, tensors)
                 _LAST.key, _LAST.number, _LAST.hidden = _key(self._case, self._backend), self._number, made
             except Exception as error:  # noqa: BLE001  # whatever it is, the device gave nothing more
@@ -217,6 +194,20 @@ class _Run:
         named = list(named_experts(steps, self._stream.chosen))
         return _Made([*named, *lost], {**held, **tensors}, results, recorder.failed or bool(lost))
 
+    def _whole(self, step: Callable[[], Tensor], recorder: Recorder) -> Tensor:
+        """Run a step of the plan and ask the backend what ran in all of it."""
+        planned: list[Node] = []  # what torch itself was asked to do on the host, such as angles
+
+        def traced() -> Tensor:
+            with Trace(self._device, reduced=None) as trace:
+                made = step()
+            planned.extend(trace.witness((made,)).host)
+            return made
+
+        made, witness = self._observe(traced, "engine")
+        recorder.fell_back(list((Counter(witness.host) - Counter(planned)).elements()))
+        return made  # type: ignore[no-any-return] # what the step gave
+
     def compared(self, first: _Made, tensors: dict[str, HostTensor]) -> tuple[list[TensorRef], str]:
         """Return what a run gives that nobody observes, and what must be said of it.
 
@@ -228,10 +219,10 @@ class _Run:
             alone = self.results(self._stream.pass_through(self._number, self._hidden), tensors)
         if _digests(alone) == _digests(first.results):
             return alone, ""
-        again = self.observed()
-        if [_digests(s.outputs) for s in again.steps] == [_digests(s.outputs) for s in first.steps]:
+        # Twice in a row: what depends on a count of calls may come round again every second run.
+        if all([_outputs(self.observed()) == _outputs(first) for _ in range(2)]):  # noqa: C419 - both are run
             return alone, ""
-        return [], "two observed runs differ: whether observing changes a run is not known"
+        return [], "observed runs differ: whether observing changes a run is not known"
 
     def results(self, made: Sequence[Tensor], tensors: dict[str, HostTensor]) -> list[TensorRef]:
         """Return references of what a part gave, and put its values into `tensors`."""
@@ -243,6 +234,10 @@ class _Run:
             name = f"s{number}.{self._name}" if len(made) > 1 else self._name
             found.append(reference(host, name, digest))
         return found
+
+
+def _outputs(made: _Made) -> list[list[str]]:
+    return [_digests(step.outputs) for step in made.steps]
 
 
 def _digests(refs: Sequence[TensorRef]) -> list[str]:
@@ -263,18 +258,3 @@ def _key(case: Case, backend: Backend) -> str:
     options = {name: value for name, value in case.subject.options.items() if name != "part"}
     tokens = generate(case)["tokens"].digest()
     return json.dumps([options, tokens, str(backend.spec), backend.setting.value], sort_keys=True)
-
-
-def named_experts(steps: Sequence[StepRecord], chosen: Sequence[Sequence[int]]) -> Iterator[StepRecord]:
-    """Name the experts whose matrices a step read."""
-    turns = iter(chosen)
-    for step in steps:
-        if step.op != "experts" or step.failure is not None:
-            yield step
-            continue
-        numbers = ",".join(map(str, next(turns)))
-        named = tuple(
-            dataclasses.replace(ref, name=f"{ref.name}[{numbers}]") if ref and ref.role == "weight" else ref
-            for ref in step.inputs
-        )
-        yield dataclasses.replace(step, inputs=named)

@@ -31,7 +31,7 @@ from parity.judge.traced import judge_steps
 from parity.run.engine_recorder import Recorder
 from parity.run.environment import environment
 from parity.run.stream import Streamed
-from parity.run.stream_subject import named_experts
+from parity.run.stream_weights import named_experts
 from parity.store.recording import Recording, TensorRef
 
 # A vocabulary is no part of a layer; everything else is as published.
@@ -148,7 +148,7 @@ def one_layer(name: str) -> Layer:
     hidden = torch.randn(tokens, arch.hidden, generator=seeded("hidden")).bfloat16()
     started = time.process_time()
     with torch.no_grad():
-        stream.pass_through(1, [hidden], wrap=recorder.wrap, after=recorder.flush)
+        stream.pass_through(1, [hidden], wrap=recorder.wrap)
     steps, tensors = recorder.steps()
     recorded = time.process_time()
     backend = create(BackendSpec.parse("cpu"), Setting.STRICT)

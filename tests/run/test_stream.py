@@ -81,12 +81,12 @@ def test_a_part_alone_is_fed_as_if_the_others_had_run(checkpoint, tools):
 
 
 def test_only_chosen_experts_are_read_and_their_numbers_are_in_the_name(checkpoint, tools, monkeypatch):
-    from parity.run import stream_subject
+    from parity.run import stream_weights
 
     read = []
-    original = stream_subject.read_experts
+    original = stream_weights.read_experts
     monkeypatch.setattr(
-        stream_subject,
+        stream_weights,
         "read_experts",
         lambda files, weight, experts, **options: (
             read.append(tuple(experts)) or original(files, weight, experts, **options)
