@@ -3,7 +3,7 @@
 
     tools/bench.py faults [--seeds 1000..1002] [--every N] [--production] [-j N] [--json F]
     tools/bench.py localize [--seeds 1000..1000] [-j N] [--json F]
-    tools/bench.py compare | golden | cold | ops | record
+    tools/bench.py compare | golden | cold | ops | record | layers
 
 Seeds from 1000 on are held out: no constant of the judge was chosen on them, and none may be. A
 machine that does other work gives other times; nothing here fails a build.
@@ -55,6 +55,7 @@ def main() -> None:
         ("cold", "parity from a cold start"),
         ("ops", "the suite ops on cpu"),
         ("record", "recording the engine, and judging what was recorded"),
+        ("layers", "one layer of the real dimensions of large models"),
     ):
         commands.add_parser(name, help=what)
     given = parser.parse_args()
@@ -66,6 +67,7 @@ def main() -> None:
         "cold": cold,
         "ops": ops,
         "record": record,
+        "layers": layers,
     }[given.command](given)
 
 
@@ -155,6 +157,21 @@ def _hunted(work: tuple[str, str, int]) -> object:
     net, dtype, seed = work
     with tempfile.TemporaryDirectory() as folder:
         return hunted(net, dtype, seed, Path(folder))
+
+
+def layers(_: argparse.Namespace) -> None:
+    """Print one layer of real dimensions of each large model: time, memory and verdicts."""
+    from run.at_scale import LAYERS, layers_at_scale
+
+    for name in LAYERS:
+        (found,) = layers_at_scale([name])
+        rate = found.judged_bytes / found.judge_s / 1e6
+        show(f"{name}, {found.tokens} tokens: judging", f"{rate:.0f} MB/s", "at least 300 MB/s")
+        print(
+            f"    {found.weight_bytes / 1e9:.2f} GB, recorded in {found.record_s:.1f} s, judged in "
+            f"{found.judge_s:.1f} s; memory {found.peak_bytes / 1e9:.2f} GB; {found.compared:,} of "
+            f"{found.elements:,} elements compared one by one; {found.verdicts}"
+        )
 
 
 def record(_: argparse.Namespace) -> None:
