@@ -6,6 +6,7 @@ One table from op id to class function. Does not compare.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ from parity.judge.classes import (
     sums,
 )
 from parity.judge.classes.computed import chains
+from parity.judge.classes.paged import side_by_side, single_tokens
 
 __all__ = ["CLASSES", "Answer", "answers", "flushing", "readings", "to_float64"]
 
@@ -127,8 +129,8 @@ def answers(
     question = Question(op=op, inputs=exact, raw=tuple(inputs), attrs=attrs, profile=profile)
     # The oracle meets infinities and NaN by design.
     with np.errstate(all="ignore"):
-        for reading, asked in _chains(question):
-            yield Answer(expected=flushing(asked, function(asked)), reading=reading)
+        for reading, expected in _expected(function, question):
+            yield Answer(expected=expected, reading=reading)
         if not (inputs and inputs[0] is not None and question.dtype.is_float):
             return
         for reading, read in readings(question):
@@ -136,15 +138,29 @@ def answers(
                 read(x, t.dtype) if x is not None and t is not None and t.dtype.is_float else x
                 for x, t in zip(exact, inputs, strict=True)
             )
-            for name, asked in _chains(dataclasses.replace(question, inputs=changed)):
-                both = f"{reading}; {name}" if name else reading
-                yield Answer(expected=flushing(asked, function(asked)), reading=both)
+            for name, expected in _expected(function, dataclasses.replace(question, inputs=changed)):
+                yield Answer(expected=expected, reading=f"{reading}; {name}" if name else reading)
 
 
-def _chains(q: Question) -> Iterator[tuple[str, Question]]:
-    """Yield the question for each way to store intermediates."""
+def _expected(
+    function: Callable[[Question], tuple[Expected, ...]], q: Question
+) -> Iterator[tuple[str, tuple[Expected, ...]]]:
+    """Yield what is expected for each way to store intermediates, then for two ways side by side.
+
+    An engine has one kernel for single tokens and another for longer segments: each may store its own.
+    """
+    made: dict[str, tuple[Expected, ...]] = {}
     for name, points in chains(q):
-        yield name, dataclasses.replace(q, stored=points)
+        asked = dataclasses.replace(q, stored=points)
+        made[name] = flushing(asked, function(asked))
+        yield name, made[name]
+    single = single_tokens(q)
+    if single is None:
+        return
+    for (one, ours), (other, theirs) in itertools.permutations(made.items(), 2):
+        if isinstance(ours[0], Budget) and isinstance(theirs[0], Budget):
+            words = f"single tokens: {one or 'nothing stored'}; longer segments: {other or 'nothing stored'}"
+            yield words, (side_by_side(ours[0], theirs[0], rows=single),)
 
 
 def flushing(q: Question, expected: tuple[Expected, ...]) -> tuple[Expected, ...]:

@@ -135,7 +135,7 @@ def _diagnosed(
     total = base.failing
     if not total:
         return (_unknown(record, failing=0),)
-    sample = sampled(question, ~base.fits[0].allowed)
+    sample = dataclasses.replace(sampled(question, ~base.fits[0].allowed), origin=seen.origin)
     if sample.window:
         base = held(sample.small)
     if not base.failing:

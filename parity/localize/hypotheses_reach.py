@@ -27,11 +27,13 @@ _LARGEST = 1 << 27
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reached:
-    """What of a step is looked at; `note` says so where that is not all."""
+    """What of a step is looked at; `note` says so where that is not all, `origin` where it begins in the
+    first output, rows counted as one dimension."""
 
     consumed: tuple[HostTensor | None, ...]
     got: tuple[HostTensor, ...]
     note: str = ""
+    origin: tuple[int, ...] = ()
 
 
 def reached(
@@ -52,18 +54,54 @@ def reached(
     most = _FEW if step.op == "experts" else _ROWS
     start = max(0, min(row - most // 2, divided.count - most))
     rows: Index = np.arange(start, min(start + most, divided.count))
+    if step.op == "paged_attention":
+        return _queries(consumed, got, row)
     inputs, outputs = list(divided.inputs(rows)), divided.outputs(got, rows)
+    origin = [0] * len(got[0].shape)
+    origin[len(divided.lead) - 1] = start
     note = f" ({len(rows)} of {divided.count:,} rows looked at)" if len(rows) < divided.count else ""
     if step.op == "linear" and outputs[0].shape[-1] > _COLUMNS:
         columns = outputs[0].shape[-1]
         left = max(0, min((at[-1] if at else 0) - _COLUMNS // 2, columns - _COLUMNS))
-        picked = slice(left, left + _COLUMNS)
+        picked, origin[-1] = slice(left, left + _COLUMNS), left
         inputs[1:] = [None if t is None else _take(t, (picked,)) for t in inputs[1:]]
         outputs = (_take(outputs[0], (*(slice(None) for _ in outputs[0].shape[1:]), picked)),)
         note = f" ({len(rows)} of {divided.count:,} rows and {_COLUMNS} of {columns:,} columns looked at)"
     if any(t is not None and t.numel >= _LARGEST for t in inputs):
         return None
-    return Reached(consumed=tuple(inputs), got=outputs, note=note)
+    return Reached(consumed=tuple(inputs), got=outputs, note=note, origin=tuple(origin))
+
+
+def _queries(consumed: Sequence[HostTensor | None], got: Sequence[HostTensor], row: int) -> Reached | None:
+    """Keep queries of one segment together, so that one that sees the keys of those after it is seen to."""
+    q, keys, values, slots, segments = consumed
+    assert q is not None and keys is not None and values is not None
+    assert slots is not None and segments is not None
+    table, entries = segments.array().astype(np.int64), slots.array().astype(np.int64)
+    owned = table[:, 1] + table[:, 2]
+    number = int(np.flatnonzero((table[:, 0] <= row) & (row < table[:, 0] + table[:, 1]))[0])
+    begin, length, context = table[number]
+    start = int(max(begin, min(row - _ROWS // 2, begin + length - _ROWS)))
+    rows = slice(start, min(start + _ROWS, int(begin + length)))
+    count, before = rows.stop - start, int(context + start - begin)
+    first = int(owned[:number].sum())
+    used, place = np.unique(entries[first : first + before + count], return_inverse=True)
+    if (
+        used[0] < 0
+        or used[-1] >= keys.shape[0]
+        or len(used) * max(keys.numel // keys.shape[0], 1) >= _LARGEST
+    ):
+        return None
+    pools = (HostTensor.of(np.array(t.array()[used]), t.dtype) for t in (keys, values))
+    one = np.array([[0, count, before]])
+    inputs = (
+        _take(q, (rows,)),
+        *pools,
+        HostTensor.of(place.reshape(-1).astype(slots.dtype.storage), slots.dtype),
+        HostTensor.of(one.astype(segments.dtype.storage), segments.dtype),
+    )
+    note = f" ({count} of {q.shape[0]:,} rows looked at)"
+    return Reached(consumed=inputs, got=(_take(got[0], (rows,)),), note=note, origin=(start, 0, 0))
 
 
 def _worst(

@@ -54,11 +54,15 @@ _PAGED = ("paged_attention", "latent_attention")
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """A step made smaller, the one that it is part of, and which part of each output it is."""
+    """A step made smaller, the one that it is part of, and which part of each output it is.
+
+    `origin` is where that one begins in a larger one, for what a report says.
+    """
 
     small: Asked
     whole: Asked
     window: tuple[slice, ...] = ()
+    origin: tuple[int, ...] = ()
 
 
 def sampled(asked: Asked, failing: Tensor) -> Sample:

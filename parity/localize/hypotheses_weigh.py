@@ -141,6 +141,7 @@ def _place(sample: Sample, base: Base, guess: Guess, output: int, found: Fit) ->
 
 
 def _origin(sample: Sample, output: int) -> tuple[int, ...]:
-    """Return where the sample begins in an output."""
-    window = [*sample.window, *([slice(None)] * len(sample.small.got[output].shape))]
-    return tuple(w.start or 0 for w in window[: len(sample.small.got[output].shape)])
+    """Return where the sample begins in an output of the step."""
+    ndim = len(sample.small.got[output].shape)
+    window = [*(w.start or 0 for w in sample.window), *([0] * ndim)]
+    return tuple(a + b for a, b in zip(window[:ndim], [*sample.origin, *([0] * ndim)], strict=False))

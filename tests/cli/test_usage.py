@@ -90,7 +90,7 @@ def test_a_reader_that_closes_the_pipe_early_is_no_error(tmp_path: Path) -> None
         command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("ops/")
+    assert done.stdout.startswith("engine/")
 
 
 def test_a_verdict_is_kept_when_the_reader_has_gone(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from parity.localize.cause import CauseKind
 from parity.localize.diagnose import diagnose
 from parity.localize.hypotheses_base import HYPOTHESES, Asked, Guess
 from parity.store.recording import StepRecord, TensorRef
-from tests.localize.planted import PLANTED, TORCH, Draw, Linear, Planted, host, out
+from tests.localize.planted import PLANTED, TORCH, Attention, Draw, Linear, Planted, host, out
 
 pytestmark = pytest.mark.needs_torch
 
@@ -176,11 +176,22 @@ def test_a_step_beyond_the_full_oracle_is_asked_about_around_its_worst_row(monke
     d.heavy = False
     x, w = d.x(64, 32), d.x(2304, 32, scale=0.1)
     y = x @ w.T
-    y[50] = y[49]
+    y[50, 2290:] = 0
     planted = Planted(op="linear", attrs={}, inputs=(out(x, "bf16"), out(w, "bf16")), got=(out(y, "bf16"),))
     (cause, *_) = _causes(planted)
-    assert cause.kind == "repeated"
+    assert cause.kind == "zeroed"
+    assert (
+        "in rows 50, columns 2290 to 2303" in cause.text or "in columns 2290 to 2303, rows 50" in cause.text
+    )
     assert cause.text.endswith("(16 of 64 rows and 2048 of 2,304 columns looked at)")
+
+
+def test_queries_of_a_large_attention_are_kept_together(monkeypatch):
+    monkeypatch.setattr("parity.localize.hypotheses_reach.is_large", lambda *_: True)
+    case = Attention(Draw(12, "f32"))
+    (cause, *_) = _causes(case.planted(case.y(ahead=1)))
+    assert (cause.kind, "sees the key after its own" in cause.text) == ("mask", True)
+    assert cause.text.endswith("rows looked at)")
 
 
 def test_every_hypothesis_is_for_ops_that_the_judge_knows():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -143,7 +144,9 @@ def layers(tmp_path_factory):
 def rose(folder, *options):
     """Check a checkpoint part by part in a process of its own; return how far its memory rose."""
     command = [sys.executable, str(Path(__file__).with_name("streaming.py")), str(folder), str(TOKENS)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environ = {**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert set(found["verdicts"]) == {"within"}

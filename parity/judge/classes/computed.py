@@ -45,6 +45,7 @@ CHAINS: dict[str, _Chains] = {
         _PRODUCTS: _points("hidden", "gated", "made"),
         "products and terms stored": _points("hidden", "gated", "made", "term"),
         "products, terms and their sums stored": _points("hidden", "gated", "made", "term", "sum"),
+        "everything but the sum stored": _points("hidden", "activation", "gated", "made", "term"),
         # A grouped kernel weighs what it accumulated, and adds experts in float32.
         "products stored, the last one weighed": _points("hidden", "gated", "term"),
     },

@@ -6,6 +6,7 @@ enter.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from parity.errors import GoldenError
 from parity.judge.budget import Budget, Expected, Question
 from parity.judge.classes.attended import Attended, Chain, Heads, attend
 
-__all__ = ["Segment", "of_segments", "paged_attention", "segments"]
+__all__ = ["Segment", "of_segments", "paged_attention", "segments", "side_by_side", "single_tokens"]
 
 # Scores that are judged at once: each takes about 150 bytes in the formulas.
 _BLOCK = 1 << 21
@@ -142,4 +143,32 @@ def _unfolded(made: Attended, length: int, width: int) -> Attended:
         free=back(made.free),
         nan_ok=back(made.nan_ok),
         weights=made.weights,
+    )
+
+
+def single_tokens(q: Question) -> Tensor | None:
+    """Return which rows [T] are single tokens, None where a step has not both these and longer segments."""
+    if q.op not in ("paged_attention", "latent_attention") or q.inputs[4] is None:
+        return None
+    rows = torch.zeros(len(q.x), dtype=torch.bool)
+    table = q.inputs[4].tolist()
+    for start, length, _ in table:
+        rows[start : start + length] = length == 1
+    return rows if bool(rows.any()) and not bool(rows.all()) else None
+
+
+def side_by_side(one: Budget, other: Budget, *, rows: Tensor) -> Budget:
+    """Return the budget that is `one` in `rows` [T] and `other` elsewhere."""
+    at = rows.view(-1, *([1] * (one.value.dim() - 1)))
+
+    def mask(part: Tensor | None) -> Tensor:
+        return torch.zeros((), dtype=torch.bool) if part is None else part
+
+    return dataclasses.replace(
+        one,
+        value=torch.where(at, one.value, other.value),
+        hard=torch.where(at, one.hard, other.hard),
+        sigma=torch.where(at, one.sigma, other.sigma),
+        free=torch.where(at, mask(one.free), mask(other.free)),
+        nan_ok=torch.where(at, mask(one.nan_ok), mask(other.nan_ok)),
     )
