@@ -72,16 +72,23 @@ def _of(case: Case, record: StepRecord, sources: Sources) -> tuple[Cause, ...]:
     consumed, produced = sources.consumed(record), sources.produced(record)
     if isinstance(consumed, str) or isinstance(produced, str):
         return ()
+    wanted = [*produced, *(tensor for tensor in consumed if tensor is not None)]
     earlier = {
-        ref.name: held
-        for step in sources.recording.steps
-        if step.name != record.name
+        f"{step.name} {ref.name}": held
+        for step in _same_site_first(record, sources.recording)
         for ref in step.outputs
         if (held := sources.recording.tensors.get(ref.digest)) is not None
-        and any(held.shape == mine.shape and held.dtype is mine.dtype for mine in produced)
+        and any(held.shape == mine.shape and held.dtype is mine.dtype for mine in wanted)
     }
     try:
         return diagnose(record, consumed, produced, sources.recording.environment.profile, earlier=earlier)
     except Exception as error:  # noqa: BLE001  # a guess that fails must not cost the verdict it explains
         text = f"no diagnosis: {type(error).__name__}: {error} ({case.id})"
         return (Cause(step=record.name, kind=CauseKind.UNKNOWN.value, text=text, explained=0, failing=0),)
+
+
+def _same_site_first(record: StepRecord, recording: Recording) -> list[StepRecord]:
+    """Return the other steps, those that computed the same thing at another time before the rest."""
+    site = record.name.rpartition(".")[2]
+    others = [step for step in recording.steps if step.name != record.name]
+    return sorted(others, key=lambda step: step.name.rpartition(".")[2] != site)

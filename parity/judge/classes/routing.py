@@ -218,7 +218,8 @@ def _choices(q: Question, rank: npt.NDArray[np.float64], bound: npt.NDArray[np.f
     highest = np.sort(rank, -1)[:, -best:]
     score = highest.sum(-1)
     error = np.sort(bound, -1)[:, -best:].sum(-1) + best * u * np.abs(highest).sum(-1)
-    if not np.isfinite(score).all():
+    if not (np.isfinite(score).all() and np.isfinite(error).all()):
+        # No group is certainly better than one whose scores are unknown.
         yield np.ones(len(score), np.bool_)
         return
     low, high = score - error, score + error

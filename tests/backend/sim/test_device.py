@@ -30,7 +30,8 @@ def opened(spec, setting=Setting.STRICT):
 
 @pytest.fixture(scope="module")
 def smoke():
-    return Catalog.load([ROOT / "cases"]).select([], suite="smoke")
+    # The engine chooses other kernels on the host: its own tests hold it to bit-equality.
+    return [case for case in Catalog.load([ROOT / "cases"]).select([], suite="smoke") if case.steps]
 
 
 def digests(cases, backend):

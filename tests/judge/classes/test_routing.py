@@ -4,6 +4,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
+
+from parity.backend.profile import Accumulator, Profile
+from parity.backend.torch_ops import TORCH_OPS
+from parity.backend.torch_tensor import to_host
+from parity.case.dtype import DTYPES
+from parity.judge.compare import compare
+from parity.judge.oracle import answers
 
 STORED = "every intermediate stored"
 ROUTE = {
@@ -237,3 +245,16 @@ def test_an_expert_that_nobody_chose_is_not_read(held, mixture, tensor):
     assert held("experts", given, tensor(y, "f32"), activation="silu") == ""
     y[3] = np.nan
     assert held("experts", given, tensor(y, "f32"), activation="silu") is None
+
+
+def test_an_infinite_input_leaves_every_group_open_and_ends_nothing():
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    x[1, 2] = float("inf")
+    w = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
+    attrs = GROUPED
+    inputs = (to_host(x), to_host(w), None)
+    profile = Profile(accumulator=Accumulator(dtype=DTYPES["f32"]))
+    outputs = tuple(to_host(t) for t in TORCH_OPS["route"](x, w, None, **attrs))
+    expected = next(answers("route", inputs, attrs, profile)).expected
+    judged = compare(outputs, ("weights", "chosen"), expected)
+    assert all(each.elements + each.free == 6 for each in judged)
