@@ -28,7 +28,7 @@ from parity.judge.verdict import Apart, CaseJudgement, Cause, EndToEnd, Outcome,
 from parity.localize.localize import localize
 from parity.report.view import Run, SideView, WitnessSummary
 from parity.run.side import Result, Side, paired
-from parity.run.subject import ends_of, weights_of
+from parity.run.subject import ends_of, steps_of, weights_of
 from parity.store.recording import Recording
 
 __all__ = ["DIAGNOSED", "Progress", "check", "most_informative_first"]
@@ -103,6 +103,10 @@ def _judge(
     given = _given(case)
     target = alone = _side(case, ours, given)
     ends = _ends(case, ours, target)
+    lacking = _lacking(case, theirs, ours)
+    if lacking and not target.verdict.departs:
+        note = f"the reference has step '{lacking}', which was not recorded here: nothing is known of it"
+        target = replace(target, verdict=worst([target.verdict, Verdict.UNJUDGED]), note=target.note or note)
     if ends is not None and ends.verdict.departs:
         note = target.note
         if not target.verdict.departs:
@@ -163,12 +167,13 @@ class _Given:
 
     inputs: Mapping[str, HostTensor]
     weights: Weights
+    steps: tuple[str, ...] | None
 
 
 def _given(case: Case) -> _Given | ParityError:
     # What this host lacks, such as a checkpoint or a package, is never blamed on a device.
     try:
-        return _Given(inputs=generate(case), weights=weights_of(case))
+        return _Given(inputs=generate(case), weights=weights_of(case), steps=steps_of(case))
     except (GoldenError, UsageError) as error:
         return error
 
@@ -178,7 +183,7 @@ def _side(case: Case, result: Result, given: _Given | ParityError) -> CaseJudgem
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=result.reason)
     if isinstance(given, ParityError):
         return CaseJudgement(verdict=Verdict.UNJUDGED, note=str(given))
-    return judge(case, result.recording, inputs=given.inputs, weights=given.weights)
+    return judge(case, result.recording, inputs=given.inputs, weights=given.weights, steps=given.steps)
 
 
 def _causes(
@@ -187,6 +192,14 @@ def _causes(
     if result.recording is None or isinstance(given, ParityError):
         return ()
     return localize(case, judgement, result.recording, inputs=given.inputs, weights=given.weights)
+
+
+def _lacking(case: Case, theirs: Result | None, ours: Result) -> str:
+    """Return the first step of a subject that only the reference has: another device may not leave it out."""
+    if case.subject is None or theirs is None or theirs.recording is None or ours.recording is None:
+        return ""
+    there = {step.name for step in ours.recording.steps}
+    return next((step.name for step in theirs.recording.steps if step.name not in there), "")
 
 
 def _are_same(theirs: Recording | None, ours: Recording | None) -> bool:

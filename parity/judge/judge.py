@@ -5,7 +5,7 @@ Does not compare two devices, nor load or run anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 
@@ -36,11 +36,12 @@ def judge(
     *,
     inputs: Mapping[str, HostTensor] | None = None,
     weights: Weights = lambda _: None,
+    steps: Collection[str] | None = None,
 ) -> CaseJudgement:
     """Return the judgement of one side; `inputs` are `generate(case)`, where they are at hand.
 
-    `weights` finds what the steps of a subject read besides activations. Raises GoldenError when the
-    recording is of another case.
+    `weights` finds what the steps of a subject read besides activations, and `steps` names those that
+    its recording must have, where they are known. Raises GoldenError when the recording is of another case.
     """
     if recording.case != str(case.id) or recording.revision != case.revision:
         raise GoldenError(
@@ -49,7 +50,15 @@ def judge(
         )
     known = dict(generate(case) if inputs is None else inputs)
     judged = judge_steps(recording, weights=weights) if case.subject else _listed(case, recording, known)
-    return _concluded(tuple(judged), recording)
+    return _concluded(tuple(judged), recording, missing=_missing(recording, steps or ()))
+
+
+def _missing(recording: Recording, steps: Collection[str]) -> str:
+    """Return the first step that a recording should have and has not, unless a failure ended it."""
+    there = {record.name for record in recording.steps}
+    if any(record.failure is not None for record in recording.steps):
+        return ""
+    return next((name for name in steps if name not in there), "")
 
 
 def _listed(case: Case, recording: Recording, known: dict[str, HostTensor]) -> Iterator[StepJudgement]:
@@ -66,14 +75,17 @@ def _listed(case: Case, recording: Recording, known: dict[str, HostTensor]) -> I
                 known[ref.name] = recording.tensors[ref.digest]
 
 
-def _concluded(steps: tuple[StepJudgement, ...], recording: Recording) -> CaseJudgement:
+def _concluded(steps: tuple[StepJudgement, ...], recording: Recording, *, missing: str) -> CaseJudgement:
     verdict = worst(step.verdict for step in steps)
     note = ""
+    if missing:
+        verdict, note = worst([verdict, Verdict.UNJUDGED]), f"step '{missing}' was not recorded"
     if verdict is Verdict.WITHIN and not any(s.evidence and s.evidence.elements for s in steps):
         verdict, note = Verdict.UNJUDGED, "every output is empty: nothing was compared"
     seen, alone = ([ref.digest for ref in refs] for refs in (recording.results, recording.unobserved))
     if alone and seen != alone:
-        note = "changed by being observed: the same run without hooks gave other results"
+        changed = "changed by being observed: the same run without hooks gave other results"
+        note = f"{note}; {changed}" if note else changed
         verdict = worst([verdict, Verdict.UNJUDGED])
     return CaseJudgement(verdict=verdict, steps=steps, note=note)
 

@@ -44,7 +44,7 @@ from parity.run.subject import FindWeight
 from parity.store.recording import Environment, Recording, StepRecord, TensorRef
 from parity.store.schema import all_references
 
-__all__ = ["record", "weights_of"]
+__all__ = ["record", "steps_of", "weights_of"]
 
 # Modes in which torch code runs as it is written; in the others only single steps do.
 _DIRECT = ("eager", "lazy")
@@ -54,6 +54,23 @@ def weights_of(case: Case) -> FindWeight:
     """Return what finds the weights of a case by name. Raises GoldenError where they are not here."""
     model = model_of(case)
     return lambda ref: model.find(ref.name)
+
+
+def steps_of(case: Case) -> tuple[str, ...]:
+    """Return the names of the steps of a case, as they are bound; binds the network, computes nothing."""
+    model, (plan, tokens) = model_of(case), _planned(case)
+    meta = torch.device("meta")
+    weights: Weights = {
+        name: torch.empty(weight.shape, dtype=torch_dtype(model.dtype), device=meta)
+        for name, weight in model.weights().items()
+    }
+    # Somebody who looks on keeps fused operations apart.
+    binder = Binder("cpu", force=("*",), wrap=lambda _site, _op, function, _bound: function)
+    pool = Pool(model.arch, 1, dtype=torch_dtype(model.dtype), device=meta)
+    build(model.arch, weights, pool, binder)
+    turns = len(plan.runs(tokens, key=""))
+    prefixes = [f"s{number}." if turns > 1 else "" for number in range(turns)]
+    return tuple(prefix + site for prefix in prefixes for site, _ in binder.sites)
 
 
 def record(

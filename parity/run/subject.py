@@ -35,7 +35,7 @@ from parity.errors import UsageError
 from parity.run.journal import Journal
 from parity.store.recording import Environment, Recording, TensorRef
 
-__all__ = ["Ends", "FindWeight", "ends_of", "record_subject", "weights_of"]
+__all__ = ["Ends", "FindWeight", "ends_of", "record_subject", "steps_of", "weights_of"]
 
 # Returns the bytes of a weight that a step names, or None where there is none of that name.
 FindWeight = Callable[[TensorRef], "HostTensor | None"]
@@ -78,6 +78,18 @@ def weights_of(case: Case) -> FindWeight:
     if case.subject is None:
         return lambda _: None
     found: FindWeight = _module(case).weights_of(case)
+    return found
+
+
+def steps_of(case: Case) -> tuple[str, ...] | None:
+    """Return the names of the steps that a whole recording of an engine case has, None for other subjects.
+
+    What a module calls is known by running it alone.
+    """
+    subject = case.subject
+    if subject is None or subject.kind is not SubjectKind.ENGINE or "part" in subject.options:
+        return None
+    found: tuple[str, ...] = _module(case).steps_of(case)
     return found
 
 
