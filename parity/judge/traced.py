@@ -7,6 +7,7 @@ judge end to end; `end_to_end` does.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 from parity.backend.profile import Profile
@@ -78,4 +79,6 @@ def _judge(
         )
     except UsageError as error:  # the recording is older or newer than the op table
         return without_evidence(record, Verdict.UNJUDGED, str(error))
+    # A call of a module may write into what it reads, such as `x[0] = y`: its output is what that leaves.
+    record = dataclasses.replace(record, mutates=())
     return judge_step(step, record, known, tensors, profile, sampling=sampling)

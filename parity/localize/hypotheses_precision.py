@@ -63,6 +63,26 @@ def _inputs(asked: Asked) -> Iterator[Guess]:
             yield Guess(kind=CauseKind.INPUTS_ROUNDED, text=text, expected=asked.ask(inputs=changes))
 
 
+@hypothesis("linear", "matmul", "bmm")
+def _split(asked: Asked) -> Iterator[Guess]:
+    """Operands in two bf16 parts each, as matrix units without float32 take them."""
+    if any(asked.inputs[i] is None or asked.inputs[i].dtype.name != "f32" for i in (0, 1)):  # type: ignore[union-attr]  # None is looked at first
+        return
+    parts = []
+    for number in (0, 1):
+        high = nearest(asked.x(number), "bf16")
+        parts.append((high, nearest(asked.x(number) - high, "bf16")))
+    read = {number: asked.like(number, high + low) for number, (high, low) in enumerate(parts)}
+    (made,) = asked.ask(inputs=read)
+    if not isinstance(made, Budget):
+        return
+    left, right = parts[0][1], parts[1][1]
+    lost = left @ (right.mT if asked.op == "linear" else right)
+    expected = (dataclasses.replace(made, value=made.value - lost),)
+    text = "operands were split in two bf16 parts each, low times low left out"
+    yield Guess(kind=CauseKind.INPUTS_ROUNDED, text=text, expected=expected)
+
+
 def _same(asked: Asked, number: int, tensor: HostTensor) -> bool:
     return bool((to_float64(tensor) == asked.x(number)).all())
 

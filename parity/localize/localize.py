@@ -5,19 +5,20 @@ Does not decide what departs (`judge`) nor what a cause is (`diagnose`).
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from parity.case.case import Case
 from parity.case.tensor import HostTensor
-from parity.judge.traced import Weights
+from parity.judge.traced import MODULE, Weights
 from parity.judge.verdict import CaseJudgement, Cause, StepJudgement, Verdict
 from parity.localize.cause import CauseKind
 from parity.localize.diagnose import diagnose
 from parity.localize.sources import Sources
 from parity.store.recording import Recording, StepRecord
 
-__all__ = ["MAX_STEPS", "localize", "walk_down"]
+__all__ = ["MAX_STEPS", "earlier_than", "localize", "walk_down"]
 
 MAX_STEPS = 5  # that are diagnosed: on a broken chip every step departs, and the first ones say why
 
@@ -72,14 +73,8 @@ def _of(case: Case, record: StepRecord, sources: Sources) -> tuple[Cause, ...]:
     consumed, produced = sources.consumed(record), sources.produced(record)
     if isinstance(consumed, str) or isinstance(produced, str):
         return ()
-    wanted = [*produced, *(tensor for tensor in consumed if tensor is not None)]
-    earlier = {
-        f"{step.name} {ref.name}": held
-        for step in _same_site_first(record, sources.recording)
-        for ref in step.outputs
-        if (held := sources.recording.tensors.get(ref.digest)) is not None
-        and any(held.shape == mine.shape and held.dtype is mine.dtype for mine in wanted)
-    }
+    like = [*produced, *(tensor for tensor in consumed if tensor is not None)]
+    earlier = earlier_than(record, sources.recording, like=like)
     try:
         return diagnose(record, consumed, produced, sources.recording.environment.profile, earlier=earlier)
     except Exception as error:  # noqa: BLE001  # a guess that fails must not cost the verdict it explains
@@ -87,8 +82,23 @@ def _of(case: Case, record: StepRecord, sources: Sources) -> tuple[Cause, ...]:
         return (Cause(step=record.name, kind=CauseKind.UNKNOWN.value, text=text, explained=0, failing=0),)
 
 
-def _same_site_first(record: StepRecord, recording: Recording) -> list[StepRecord]:
-    """Return the other steps, those that computed the same thing at another time before the rest."""
+def earlier_than(
+    record: StepRecord, recording: Recording, *, like: Sequence[HostTensor]
+) -> dict[str, HostTensor]:
+    """Return what steps before `record` gave in the forms of `like`, by step and output, its own site first.
+
+    What a stale result may hold. A step that read the same and so gave the same is no sign of that, and
+    a module's own step repeats what the calls inside it gave.
+    """
+    forms = {(tensor.dtype.name, tensor.shape) for tensor in like}
+    read = [ref and ref.digest for ref in record.inputs]
+    before = itertools.takewhile(lambda step: step.name != record.name, recording.steps)
+    others = [s for s in before if s.op != MODULE and [r and r.digest for r in s.inputs] != read]
     site = record.name.rpartition(".")[2]
-    others = [step for step in recording.steps if step.name != record.name]
-    return sorted(others, key=lambda step: step.name.rpartition(".")[2] != site)
+    others.sort(key=lambda step: step.name.rpartition(".")[2] != site)
+    return {
+        f"{step.name} {ref.name}": recording.tensors[ref.digest]
+        for step in others
+        for ref in step.outputs
+        if ref.digest in recording.tensors and (ref.dtype.name, ref.shape) in forms
+    }

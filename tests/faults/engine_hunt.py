@@ -8,7 +8,6 @@ element by element. Does not count; `tools/bench.py localize` does.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from parity.engine.ops.op import OPS, Op
 from parity.judge.traced import judge_steps
 from parity.judge.verdict import Cause, StepJudgement, Verdict
 from parity.localize.diagnose import diagnose
+from parity.localize.localize import earlier_than
 from parity.run.engine_recorder import Recorder, compose
 from parity.store.recording import Environment, Recording
 
@@ -185,15 +185,10 @@ def _causes(
         return None if ref is None else recording.tensors.get(ref.digest) or weights(ref)
 
     got = [recording.tensors[ref.digest] for ref in record.outputs]
-    before = itertools.takewhile(lambda step: step is not record, recording.steps)
-    earlier = {
-        f"{step.name} {ref.name}": recording.tensors[ref.digest]
-        for step in before
-        for ref in step.outputs
-        if ref.digest in recording.tensors
-    }
+    consumed = [of(ref) for ref in record.inputs]
+    earlier = earlier_than(record, recording, like=[*got, *(x for x in consumed if x is not None)])
     profile = recording.environment.profile
-    return diagnose(record, [of(ref) for ref in record.inputs], got, profile, earlier=earlier)
+    return diagnose(record, consumed, got, profile, earlier=earlier)
 
 
 def _right_everywhere(way: Way) -> Callable[..., Any]:

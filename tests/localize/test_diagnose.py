@@ -8,6 +8,7 @@ import torch
 
 from parity.backend.profile import Accumulator, Profile
 from parity.backend.torch_call import encode_call
+from parity.backend.torch_tensor import to_host
 from parity.case.dtype import DTYPES
 from parity.case.tensor import HostTensor
 from parity.judge.oracle import CLASSES
@@ -217,3 +218,20 @@ def test_a_scalar_and_an_empty_result_can_be_diagnosed(dtype):
     empty = HostTensor.of(np.zeros((0, 3), DTYPES[dtype].storage), DTYPES[dtype])
     (cause,) = _causes(Planted(op="copy", attrs={}, inputs=(empty,), got=(empty,)))
     assert (cause.kind, cause.failing) == ("unknown", 0)
+
+
+@pytest.mark.parametrize("op", ["linear", "matmul"])
+def test_products_of_two_bf16_parts_are_told_from_low_sums(op):
+    draw = torch.Generator().manual_seed(5)
+    a, b = torch.randn(24, 64, generator=draw), torch.randn(64, 48, generator=draw)
+
+    def parts(x):
+        high = x.bfloat16().float()
+        return high, (x - high).bfloat16().float()
+
+    (ah, al), (bh, bl) = parts(a), parts(b)
+    made = ah @ bh + (ah @ bl + al @ bh)
+    inputs = [to_host(t) for t in (a, b.T.contiguous() if op == "linear" else b)]
+    record = StepRecord(name="s", op=op, attrs={}, inputs=(), outputs=())
+    (first, *_) = diagnose(record, inputs, [to_host(made)], PROFILE)
+    assert (first.kind, "two bf16 parts" in first.text) == ("inputs_rounded", True)
