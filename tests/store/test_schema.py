@@ -187,8 +187,8 @@ def test_every_value_of_another_type_is_refused_by_name(document):
             ("steps", 1, "failure", "kind"),
             "slept",
             (
-                "field 'steps[1].failure.kind' must be one of 'crashed', 'timed_out', 'exceeds', 'unsupported', "
-                "got 'slept'"
+                "field 'steps[1].failure.kind' must be one of 'crashed', 'timed_out', 'exceeds', "
+                "'unsupported', got 'slept'"
             ),
         ),
         (
