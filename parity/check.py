@@ -102,7 +102,7 @@ def _judge(
     case = ours.case
     given = _given(case)
     target = alone = _side(case, ours, given)
-    ends = _ends(case, ours, target)
+    ends = None if isinstance(given, ParityError) else _ends(case, ours, target)
     lacking = _lacking(case, theirs, ours)
     if lacking and not target.verdict.departs:
         note = f"the reference has step '{lacking}', which was not recorded here: nothing is known of it"
@@ -146,10 +146,7 @@ def _ends(case: Case, result: Result, judgement: CaseJudgement) -> EndToEnd | No
     if case.subject is None or result.recording is None or judgement.verdict.rank < Verdict.EXCEEDS.rank:
         return None
     scores = scores_in(result.recording)
-    try:
-        ends = ends_of(case) if scores is not None else None
-    except GoldenError:  # said of the case already
-        return None
+    ends = ends_of(case) if scores is not None else None
     if ends is None or scores is None:
         return None
     return judge_scores(scores, oracle=ends.oracle, samples=ends.samples, followed=ends.followed)
