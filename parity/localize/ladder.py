@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from parity.case.ids import CaseId
 from parity.case.tensor import HostTensor
+from parity.judge.end_to_end_cache import Caches, compare_caches
 from parity.judge.measure import difference
 from parity.judge.oracle import to_float64
 from parity.judge.verdict import CaseJudgement, StepJudgement, Verdict, worst
@@ -64,7 +65,8 @@ class Rung:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """All rungs in order. `verdict` is the worst of them and of the case."""
+    """All rungs in order. `verdict` is the worst of them and of the case; `caches` says how far the keys and
+    values that both sides stored lie apart, None without a reference or where nothing was stored."""
 
     case: CaseId
     verdict: Verdict
@@ -72,6 +74,7 @@ class Ladder:
     has_reference: bool
     has_replay: bool
     notes: tuple[str, ...] = ()
+    caches: Caches | None = None
 
     @property
     def exit_code(self) -> int:
@@ -116,6 +119,7 @@ def ladder(
     if reference is not None and reference.environment.setting != target.environment.setting:
         settings = reference.environment.setting, target.environment.setting
         said.append("the reference is {}, the target {}".format(*settings))
+    caches = None if reference is None else compare_caches(reference, target)
     return Ladder(
         case=case,
         verdict=worst([judgement.verdict, *(rung.verdict for rung in rungs)]),
@@ -123,6 +127,7 @@ def ladder(
         has_reference=reference is not None,
         has_replay=replayed is not None,
         notes=tuple(said),
+        caches=caches if caches and (caches.layers or caches.unmatched) else None,
     )
 
 

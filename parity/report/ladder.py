@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from parity.judge.end_to_end_cache import Caches
 from parity.judge.verdict import Verdict, worst
 from parity.localize.ladder import Ladder, Rung
 from parity.report.terminal import WIDTH
@@ -20,6 +21,7 @@ __all__ = ["lines"]
 _NAME = 18  # columns of a step's name
 _FOLD_FROM = 25  # steps: a ladder that fits a screen is shown whole
 _MOST_NOTES = 12
+_MOST_STORES = 4
 # What a layer is called, with all that stands before it: `L03`, `model.layers.3`.
 _LAYER = re.compile(r"(?:.*?[./])?(?:L\d+|\d+)(?=[./])")
 _PLAN = re.compile(r"s\d+(?=\.)")
@@ -39,7 +41,28 @@ def lines(ladder: Ladder, *, next_command: str, whole: bool = False) -> list[str
     columns = _columns(ladder)
     fold = not whole and len(ladder.rungs) >= _FOLD_FROM
     table = [*_head(columns), *_rows(_tree(ladder.rungs), columns, depth=0, fold=fold)]
-    return [*table, "", *_said(ladder, whole=whole), f"next    {next_command}"]
+    caches = [*_caches(ladder.caches, whole=whole), ""] if ladder.caches else []
+    return [*table, "", *caches, *_said(ladder, whole=whole), f"next    {next_command}"]
+
+
+def _caches(caches: Caches, *, whole: bool) -> Iterator[str]:
+    """Yield how far stored keys and values lie apart: each store, or the worst few, and its worst head."""
+    apart = [each for each in caches.layers if any(each.largest) or each.mismatched]
+    same = len(caches.layers) - len(apart)
+    yield f"cache       {len(caches.layers)} stores, {same} equal to the bit"
+    worst_first = sorted(apart, key=lambda each: -each.relative_l2[each.worst])
+    shown = apart if whole else worst_first[:_MOST_STORES]
+    for each in shown:
+        heads = f"head {each.worst} of {len(each.relative_l2)}"
+        text = f"  {each.step:<18} {heads:<16} rel_l2 {each.relative_l2[each.worst]:.1e}"
+        text += f"   largest {each.largest[each.worst]:.1e}"
+        yield text
+        if each.mismatched:
+            yield f"    {each.mismatched:,} elements are not finite on one side alone"
+    if len(apart) > len(shown):
+        yield f"  {len(apart) - len(shown)} more stores, less far apart: --all"
+    for text in caches.unmatched:
+        yield from _bullet(f"not compared: {text}")
 
 
 def _columns(ladder: Ladder) -> tuple[_Column, ...]:

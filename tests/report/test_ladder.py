@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from parity.case.ids import CaseId
+from parity.judge.end_to_end_cache import CacheApart, Caches
 from parity.judge.verdict import Verdict
 from parity.localize.ladder import Isolated, Ladder, Rung
 from parity.report.ladder import lines
@@ -164,3 +165,33 @@ def test_every_line_fits_eighty_columns() -> None:
     long = within("model.layers.11.self_attn.some_very_long_module_name.another_one/scaled_dot_product")
     for line in lines(of(long, CULPRIT, *layer(1)), next_command="x"):
         assert len(line) <= 80
+
+
+def test_stored_keys_and_values_are_shown_by_their_worst_head_farthest_first() -> None:
+    def store(layer: int, *relative: float, mismatched: int = 0) -> CacheApart:
+        return CacheApart(
+            step=f"L{layer:02}.store_k",
+            relative_l2=relative,
+            largest=tuple(10 * x for x in relative),
+            mismatched=mismatched,
+        )
+
+    stores = (
+        store(0, 0.0, 0.0),
+        *(store(n, 1e-6 * n, 2e-6 * n) for n in range(1, 6)),
+        store(6, 0.5, 0.1, mismatched=3),
+    )
+    made = of(within("head"), caches=Caches(layers=stores, unmatched=("'L07.store_k' only on the target",)))
+    printed = lines(made, next_command="x")
+    at = printed.index("cache       7 stores, 1 equal to the bit")
+    assert printed[at : at + 8] == [
+        "cache       7 stores, 1 equal to the bit",
+        "  L06.store_k        head 0 of 2      rel_l2 5.0e-01   largest 5.0e+00",
+        "    3 elements are not finite on one side alone",
+        "  L05.store_k        head 1 of 2      rel_l2 1.0e-05   largest 1.0e-04",
+        "  L04.store_k        head 1 of 2      rel_l2 8.0e-06   largest 8.0e-05",
+        "  L03.store_k        head 1 of 2      rel_l2 6.0e-06   largest 6.0e-05",
+        "  2 more stores, less far apart: --all",
+        "  = not compared: 'L07.store_k' only on the target",
+    ]
+    assert max(map(len, printed)) <= 80
