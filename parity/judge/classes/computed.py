@@ -50,7 +50,10 @@ CHAINS: dict[str, _Chains] = {
         "products stored, the last one weighed": _points("hidden", "gated", "term"),
     },
     "gated": {_EVERY: _points("activation")},
-    "latent_attention": {name: points | {"operand", "mixed"} for name, points in _ATTENTION.items()},
+    "latent_attention": {
+        "what is made of the latents stored": _points("operand"),
+        **{name: points | {"operand", "mixed"} for name, points in _ATTENTION.items()},
+    },
     "paged_attention": _ATTENTION,
     "rotate": {_EVERY: _points("product")},
     "route": {"logits stored": _points("logits")},
