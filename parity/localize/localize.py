@@ -100,5 +100,6 @@ def earlier_than(
         f"{step.name} {ref.name}": recording.tensors[ref.digest]
         for step in others
         for ref in step.outputs
-        if ref.digest in recording.tensors and (ref.dtype.name, ref.shape) in forms
+        # A result that is one of the step's own inputs was not computed, which is another cause.
+        if ref.digest in recording.tensors and ref.digest not in read and (ref.dtype.name, ref.shape) in forms
     }

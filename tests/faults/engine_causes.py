@@ -65,7 +65,7 @@ _TABLE: Mapping[str, str] = {
     "any/scaled_1.01 any/scaled_half any/scaled_1.0001": "scale",
     "any/offset": "offset",
     "any/sign any/absolute": "sign",
-    "any/one_channel_doubled": "row_scale",
+    "any/one_channel_doubled": "row_scale scale",  # "times 2, in columns 32"
     "any/columns_rolled any/rows_rolled": "roll",
     "any/columns_flipped": "reversed",
     "any/halves_swapped": "halves roll",
