@@ -26,7 +26,7 @@ def test_the_real_readme_holds_the_three_commands():
         line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("python3 -m ")
     ]
     assert commands == [
-        f"{fresh} . && .venv/bin/parity check",
+        f"{fresh} '.[engine]' && .venv/bin/parity check",
         f"{fresh} -e '.[dev]' && .venv/bin/pytest -n auto",
         "python3 -m pip list --format=freeze > installed.txt && python3 -m pip install -c installed.txt .",
     ]
