@@ -1,0 +1,76 @@
+"""What a check concludes from two recordings; whole runs are in `tests/cli/test_check.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests are folders of files, not packages
+pytestmark = pytest.mark.needs_torch
+
+
+@pytest.fixture(scope="module")
+def check():
+    return importlib.import_module("parity.check")
+
+
+@pytest.fixture(scope="module")
+def case():
+    return importlib.import_module("run.engine_case").engine_case()
+
+
+@pytest.fixture(scope="module")
+def recording(case):
+    return importlib.import_module("run.engine_case").recorded(case)
+
+
+def result(case, recording):
+    return importlib.import_module("parity.run.side").Result(case=case, recording=recording)
+
+
+def test_a_step_that_only_the_reference_has_keeps_a_subject_from_being_within(check, case, recording):
+    lost = recording.steps[4]
+    rest = dataclasses.replace(recording, steps=tuple(s for s in recording.steps if s is not lost))
+    judged = check._judge(result(case, recording), result(case, rest), tally(check), {})
+    assert judged.verdict.value == "unjudged"
+    assert check._lacking(case, result(case, recording), result(case, rest)) == lost.name
+    assert check._lacking(case, result(case, recording), result(case, recording)) == ""
+
+
+def tally(check):
+    view = importlib.import_module("parity.report.view").SideView(spec="cpu", origin="test")
+    return check._Tally(reference=view, target=view)
+
+
+def test_only_recordings_equal_in_all_that_is_judged_share_a_judgement(check, recording):
+    step, *others = recording.steps
+    other = dataclasses.replace(step.outputs[0], digest=f"sha256:{'0' * 64}")
+
+    def first(**changes):
+        return dataclasses.replace(recording, steps=(dataclasses.replace(step, **changes), *others))
+
+    assert check._are_same(recording, first(seconds=99.0))
+    assert not check._are_same(recording, first(outputs=(other,)))
+    assert not check._are_same(recording, first(witness=None))
+    assert not check._are_same(recording, dataclasses.replace(recording, steps=tuple(others)))
+    assert not check._are_same(recording, dataclasses.replace(recording, unobserved=(other,)))
+    profile = dataclasses.replace(recording.environment.profile, flush_subnormals=True)
+    environment = dataclasses.replace(recording.environment, profile=profile)
+    assert not check._are_same(recording, dataclasses.replace(recording, environment=environment))
+
+
+def test_an_end_that_departs_though_every_step_is_within_is_an_error_between_steps(check, case, recording):
+    ref = recording.results[0]
+    scores = recording.tensors[ref.digest]
+    bad = dataclasses.replace(scores, storage=np.full_like(scores.storage, np.nan))
+    moved = dataclasses.replace(ref, digest=bad.digest())
+    tensors = {**recording.tensors, moved.digest: bad}
+    changed = dataclasses.replace(recording, tensors=tensors, results=(moved,), unobserved=(moved,))
+    judged = check._judge(None, result(case, changed), tally(check), {})
+    assert judged.verdict.value == "exceeds"
+    assert judged.target.note.endswith("though no step alone departs: the error lies between steps")
