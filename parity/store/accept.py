@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
+from parity.case.dtype import DType
 from parity.case.tensor import HostTensor
-from parity.store import schema
 from parity.store.manifest import Golden
 from parity.store.recording import Recording
 
@@ -67,28 +68,52 @@ def summed_up(known: Mapping[str, str], new: Mapping[str, str]) -> dict[str, str
 
 
 def difference(golden: Recording, recording: Recording) -> str | None:
-    """Return the first field in which two recordings differ, values before circumstances."""
-    documents = [json.loads(schema.encode(side)) for side in (golden, recording)]
-    for name in ("revision", "steps", "environment"):
-        found = _difference(name, *(document[name] for document in documents))
-        if found:
-            return found
-    return None
+    """Return the first field in which two recordings differ, values before circumstances.
+
+    Field by field and not as they are written: there, a tensor is a number in a list, and what
+    differs would be the list.
+    """
+    return _difference("", *(_facts(side) for side in (golden, recording)))
+
+
+def _facts(recording: Recording) -> dict[str, Any]:
+    facts = {field.name: getattr(recording, field.name) for field in fields(recording)}
+    # A reference names the bytes of a tensor by digest; what is left is whether they are stored.
+    facts["tensors"] = sorted(recording.tensors)
+    facts["environment"] = facts.pop("environment")
+    return facts
 
 
 def _difference(name: str, golden: Any, recording: Any) -> str | None:
-    if isinstance(golden, dict) and isinstance(recording, dict) and golden.keys() == recording.keys():
-        pairs = [(f"{name}.{key}", golden[key], recording[key]) for key in golden]
-    elif isinstance(golden, list) and isinstance(recording, list) and len(golden) == len(recording):
-        pairs = [(f"{name}[{i}]", *both) for i, both in enumerate(zip(golden, recording, strict=True))]
-    elif json.dumps(golden) == json.dumps(recording):  # 1 and 1.0 and true are three values
+    there, here = _parts(golden), _parts(recording)
+    if there is None and here is None and _text(golden) == _text(recording):
         return None
-    else:
-        return f"{name} is {_shown(golden)} there, {_shown(recording)} here"
-    return next(filter(None, (_difference(*pair) for pair in pairs)), None)
+    if there is None or here is None or there.keys() != here.keys():
+        return f"{name.removeprefix('.')} is {_shown(golden)} there, {_shown(recording)} here"
+    return next(filter(None, (_difference(name + key, there[key], here[key]) for key in there)), None)
+
+
+def _parts(value: Any) -> dict[str, Any] | None:
+    """What a value is made of, by what is added to its name; None for a plain one."""
+    if isinstance(value, Mapping):
+        return {f".{key}": value[key] for key in value}
+    if isinstance(value, (list, tuple)):
+        return {f"[{i}]": each for i, each in enumerate(value)}
+    if is_dataclass(value) and not isinstance(value, DType):
+        return {f".{field.name}": getattr(value, field.name) for field in fields(value)}
+    return None
+
+
+def _text(value: Any) -> str:
+    return json.dumps(_plain(value))  # 1 and 1.0 and true are three values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, DType):
+        return value.tag
+    return value.value if isinstance(value, Enum) else value
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, (dict, list)):
-        return f"{len(value)} items"
-    return repr(value)
+    parts = _parts(value)
+    return repr(_plain(value)) if parts is None else f"{len(parts)} items"

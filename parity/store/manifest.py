@@ -163,7 +163,7 @@ def read(path: Path) -> Manifest:
     except (ValueError, RecursionError) as error:
         raise GoldenError(f"{path}: is not TOML: {error}. {repair}") from None
     version = data.get("schema")
-    if version != VERSION or isinstance(version, bool):
+    if type(version) is not int or version != VERSION:
         raise GoldenError(
             f"{path}: schema version {'none' if version is None else repr(version)}, but this parity "
             f"reads {VERSION}. Use the parity that wrote it, or record into a new folder"

@@ -19,6 +19,7 @@ from parity.case.dtype import DType, dtype
 from parity.case.tensor import HostTensor, contiguous_stride
 from parity.errors import GoldenError, UsageError
 from parity.store import schema
+from parity.store.schema_tensor import MAX_DIMS, Placed
 
 __all__ = ["ALIGNMENT", "Row", "Table", "check_places", "ends", "pieces", "rows", "tensors", "wrong"]
 
@@ -93,7 +94,7 @@ def rows(table: Table, file: Path) -> list[Row]:
         sizes = tuple(n for n in shape if n is not None and n >= 0)
         # Without this an empty tensor could have a side that numpy cannot count.
         countable = math.prod(max(n, 1) for n in sizes) * element.itemsize < 2**63
-        if len(sizes) != len(shape) or len(shape) > schema.MAX_DIMS or not countable:
+        if len(sizes) != len(shape) or len(shape) > MAX_DIMS or not countable:
             raise wrong(file, f"row {i} declares the impossible shape {list(shape[:8])}")
         if digest in found:
             raise wrong(file, f"row {i} stores {digest} again, after row {found[digest].index}")
@@ -101,7 +102,7 @@ def rows(table: Table, file: Path) -> list[Row]:
     return list(found.values())
 
 
-def check_places(placed: Sequence[schema.Placed], stored: Sequence[Row], file: Path) -> None:
+def check_places(placed: Sequence[Placed], stored: Sequence[Row], file: Path) -> None:
     """Raise unless every reference names a row with its tensor, and every row is named."""
     for place in placed:
         if place.row >= len(stored):

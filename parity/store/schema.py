@@ -1,15 +1,14 @@
 """A recording without its tensors as one JSON document, and strictly back.
 
-Every tensor reference carries the row of the file that holds its bytes, or null where they are
-generated or left out. Does not know how rows are stored; `arrow` does.
+What steps share, such as a tensor that one gives and another reads, is written once and named by
+its number. What is as usual is not written. Does not know how rows are stored; `arrow` does.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from parity.case.op import Attr
 from parity.errors import GoldenError, UsageError
 from parity.store.fields import Field
 from parity.store.recording import Failure, FailureKind, Recording, StepRecord, TensorRef
-from parity.store.schema_environment import environment_json, read_dtype, read_environment
+from parity.store.schema_environment import environment_json, read_environment
+from parity.store.schema_tensor import Placed, read_reference, reference_json
+from parity.store.shared import Numbered, Numbers
 
 __all__ = [
-    "MAX_DIMS",
     "REPAIR",
     "VERSION",
-    "Placed",
     "all_references",
     "decode",
     "encode",
@@ -33,21 +32,8 @@ __all__ = [
     "stored",
 ]
 
-VERSION = 1
-# numpy 1 can view no more dimensions.
-MAX_DIMS = 32
+VERSION = 2
 REPAIR = "The digest is right, so it was written this way: record the case again"
-
-_ROLES = ("input", "weight", "activation")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """A tensor reference and the row that it says holds its bytes; `field` names it in messages."""
-
-    field: str
-    ref: TensorRef
-    row: int
 
 
 def references(step: StepRecord) -> Iterator[TensorRef]:
@@ -82,55 +68,66 @@ def stored(recording: Recording) -> list[str]:
 def encode(recording: Recording) -> bytes:
     """Return the document: ASCII, no spaces, keys in a fixed order, so equal recordings are equal bytes."""
     rows = {digest: row for row, digest in enumerate(stored(recording))}
+    refs, witnesses, nodes = Numbers[TensorRef](), Numbers[Witness](), Numbers[Node]()
     document = {
         "schema": VERSION,
         "case": recording.case,
         "revision": recording.revision,
         "environment": environment_json(recording.environment),
-        "steps": [_step_json(step, rows) for step in recording.steps],
+        "steps": [_step_json(step, refs, witnesses) for step in recording.steps],
     }
-    for name, refs in (("results", recording.results), ("unobserved", recording.unobserved)):
-        if refs:
-            document[name] = [_ref_json(ref, rows) for ref in refs]
+    for name, group in (("results", recording.results), ("unobserved", recording.unobserved)):
+        if group:
+            document[name] = refs.of(group)
+    document["tensors"] = [reference_json(ref, row=rows.get(ref.digest)) for ref in refs]
+    document["witnesses"] = [_witness_json(witness, nodes) for witness in witnesses]
+    document["nodes"] = [
+        {"kind": node.kind, "device": node.device, "precision": node.precision} for node in nodes
+    ]
     return json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def _step_json(step: StepRecord, rows: Mapping[str, int]) -> dict[str, Any]:
-    def refs(group: tuple[TensorRef | None, ...]) -> list[dict[str, Any] | None]:
-        return [None if ref is None else _ref_json(ref, rows) for ref in group]
+# Of a step, what is written only where it says something.
+_USUAL: dict[str, Any] = {
+    "witness": None,
+    "mutates": [],
+    "replayable": True,
+    "failure": None,
+    "repeats": [],
+    "seconds": None,
+    "bytes": 0,
+    "flops": 0,
+    "rank": 0,
+    "shard": "",
+}
 
+
+def _step_json(step: StepRecord, refs: Numbers[TensorRef], witnesses: Numbers[Witness]) -> dict[str, Any]:
     failure = step.failure
-    # Written where they say something: what one process did whole has neither.
-    divided: dict[str, Any] = {"rank": step.rank} if step.rank else {}
-    divided |= {"shard": step.shard} if step.shard else {}
-    return {
+    fields: dict[str, Any] = {
         "name": step.name,
         "op": step.op,
         "attrs": {name: _attr_json(step.attrs[name]) for name in sorted(step.attrs)},
-        "inputs": refs(step.inputs),
-        "outputs": refs(step.outputs),
+        "inputs": [None if ref is None else refs[ref] for ref in step.inputs],
+        "outputs": refs.of(step.outputs),
+        "witness": step.witness and witnesses[step.witness],
         "mutates": list(step.mutates),
         "replayable": step.replayable,
-        "witness": step.witness and _witness_json(step.witness),
         "failure": failure and {"kind": failure.kind.value, "text": failure.text},
-        "repeats": [refs(outputs) for outputs in step.repeats],
+        "repeats": [refs.of(outputs) for outputs in step.repeats],
         "seconds": step.seconds,
         "bytes": step.bytes,
         "flops": step.flops,
-        **divided,
+        "rank": step.rank,
+        "shard": step.shard,
     }
+    return {name: value for name, value in fields.items() if name not in _USUAL or value != _USUAL[name]}
 
 
-def _witness_json(witness: Witness) -> dict[str, Any]:
-    def nodes(group: tuple[Node, ...]) -> list[dict[str, str]]:
-        return [{"kind": n.kind, "device": n.device, "precision": n.precision} for n in group]
-
-    return {
-        "executed": nodes(witness.executed),
-        "moved": nodes(witness.moved),
-        "host": nodes(witness.host),
-        "borrowed": witness.borrowed,
-    }
+def _witness_json(witness: Witness, nodes: Numbers[Node]) -> dict[str, Any]:
+    groups = {"executed": witness.executed, "moved": witness.moved, "host": witness.host}
+    written: dict[str, Any] = {name: nodes.of(group) for name, group in groups.items() if group}
+    return written | ({"borrowed": witness.borrowed} if witness.borrowed else {})
 
 
 def _attr_json(value: Attr) -> Any:
@@ -138,19 +135,6 @@ def _attr_json(value: Attr) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
     return value
-
-
-def _ref_json(ref: TensorRef, rows: Mapping[str, int]) -> dict[str, Any]:
-    return {
-        "name": ref.name,
-        "role": ref.role,
-        "dtype": ref.dtype.tag,
-        "shape": list(ref.shape),
-        "stride": list(ref.stride),
-        "offset": ref.offset,
-        "digest": ref.digest,
-        "row": rows.get(ref.digest),
-    }
 
 
 def decode(document: bytes, *, file: Path) -> tuple[Recording, list[Placed]]:
@@ -161,24 +145,30 @@ def decode(document: bytes, *, file: Path) -> tuple[Recording, list[Placed]]:
     """
     root = Field(_parse(document, file), file=file, repair=REPAIR)
     version = root.mapping().get("schema")
-    if version is None or version.value != VERSION or isinstance(version.value, bool):
+    if version is None or type(version.value) is not int or version.value != VERSION:
         found = "none" if version is None else repr(version.value)
         raise GoldenError(
             f"{file}: schema version {found}, but this parity reads {VERSION}: "
             "record the case again, or use the parity that wrote the file"
         )
     fields = root.record(
-        *("schema", "case", "revision", "environment", "steps"), optional={"results": [], "unobserved": []}
+        *("schema", "case", "revision", "environment", "steps", "tensors", "witnesses", "nodes"),
+        optional={"results": [], "unobserved": []},
     )
     placed: list[Placed] = []
+    nodes = Numbered(fields["nodes"], _node)
+    witnesses = Numbered(fields["witnesses"], lambda field: _witness(field, nodes))
+    refs = Numbered(fields["tensors"], lambda field: read_reference(field, placed))
     recording = Recording(
         case=_case(fields["case"]),
         revision=fields["revision"].digest(),
         environment=read_environment(fields["environment"]),
-        steps=tuple(_step(step, placed) for step in fields["steps"].items()),
-        results=tuple(_ref(ref, placed) for ref in fields["results"].items()),
-        unobserved=tuple(_ref(ref, placed) for ref in fields["unobserved"].items()),
+        steps=tuple(_step(step, refs, witnesses) for step in fields["steps"].items()),
+        results=refs.of(fields["results"]),
+        unobserved=refs.of(fields["unobserved"]),
     )
+    for table in (refs, witnesses, nodes):
+        table.check_all_named()
     return recording, placed
 
 
@@ -205,27 +195,19 @@ def _case(field: Field) -> str:
         field.fail("a case id")
 
 
-def _step(field: Field, placed: list[Placed]) -> StepRecord:
-    fields = field.record(
-        *("name", "op", "attrs", "inputs", "outputs", "mutates", "replayable", "witness"),
-        *("failure", "repeats", "seconds", "bytes", "flops"),
-        optional={"rank": 0, "shard": ""},
-    )
-
-    def refs(group: Field) -> tuple[TensorRef, ...]:
-        return tuple(_ref(ref, placed) for ref in group.items())
-
+def _step(field: Field, refs: Numbered[TensorRef], witnesses: Numbered[Witness]) -> StepRecord:
+    fields = field.record("name", "op", "attrs", "inputs", "outputs", optional=_USUAL)
     return StepRecord(
         name=fields["name"].text(),
         op=fields["op"].text(),
         attrs={name: _attr(value) for name, value in fields["attrs"].mapping().items()},
-        inputs=tuple(None if ref.value is None else _ref(ref, placed) for ref in fields["inputs"].items()),
-        outputs=refs(fields["outputs"]),
+        inputs=tuple(None if ref.value is None else refs[ref] for ref in fields["inputs"].items()),
+        outputs=refs.of(fields["outputs"]),
         mutates=tuple(name.text() for name in fields["mutates"].items()),
         replayable=fields["replayable"].boolean(),
-        witness=_witness(fields["witness"]),
+        witness=None if fields["witness"].value is None else witnesses[fields["witness"]],
         failure=_failure(fields["failure"]),
-        repeats=tuple(refs(outputs) for outputs in fields["repeats"].items()),
+        repeats=tuple(refs.of(outputs) for outputs in fields["repeats"].items()),
         seconds=None if fields["seconds"].value is None else fields["seconds"].number(),
         bytes=fields["bytes"].integer(),
         flops=fields["flops"].integer(),
@@ -245,19 +227,16 @@ def _attr(field: Field) -> Attr:
     return field.value
 
 
-def _witness(field: Field) -> Witness | None:
-    if field.value is None:
-        return None
-    fields = field.record("executed", "moved", "host", "borrowed")
+def _node(field: Field) -> Node:
+    return Node(**{name: f.text() for name, f in field.record("kind", "device", "precision").items()})
 
-    def nodes(group: Field) -> tuple[Node, ...]:
-        records = (node.record("kind", "device", "precision") for node in group.items())
-        return tuple(Node(**{name: f.text() for name, f in record.items()}) for record in records)
 
+def _witness(field: Field, nodes: Numbered[Node]) -> Witness:
+    fields = field.record(optional={"executed": [], "moved": [], "host": [], "borrowed": 0})
     return Witness(
-        executed=nodes(fields["executed"]),
-        moved=nodes(fields["moved"]),
-        host=nodes(fields["host"]),
+        executed=nodes.of(fields["executed"]),
+        moved=nodes.of(fields["moved"]),
+        host=nodes.of(fields["host"]),
         borrowed=fields["borrowed"].integer(),
     )
 
@@ -267,26 +246,3 @@ def _failure(field: Field) -> Failure | None:
         return None
     fields = field.record("kind", "text")
     return Failure(kind=fields["kind"].choice(FailureKind), text=fields["text"].text())
-
-
-def _ref(field: Field, placed: list[Placed]) -> TensorRef:
-    fields = field.record("name", "role", "dtype", "shape", "stride", "offset", "digest", "row")
-    if fields["role"].value not in _ROLES:
-        fields["role"].fail("one of " + ", ".join(repr(role) for role in _ROLES))
-    shape, stride = fields["shape"].items(), fields["stride"].items()
-    if len(shape) > MAX_DIMS:
-        fields["shape"].fail(f"at most {MAX_DIMS} integers")
-    if len(shape) != len(stride):
-        fields["stride"].fail(f"as long as the shape, {len(shape)}")
-    ref = TensorRef(
-        name=fields["name"].text(),
-        role=fields["role"].text(),
-        dtype=read_dtype(fields["dtype"], exact=True),
-        shape=tuple(n.integer() for n in shape),
-        stride=tuple(n.integer() for n in stride),
-        offset=fields["offset"].integer(),
-        digest=fields["digest"].digest(),
-    )
-    if fields["row"].value is not None:
-        placed.append(Placed(field=field.name, ref=ref, row=fields["row"].integer()))
-    return ref

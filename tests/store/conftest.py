@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import struct
 from dataclasses import replace
@@ -17,6 +18,7 @@ from parity.case.case import Case, Step, TensorSpec
 from parity.case.dtype import dtype
 from parity.case.ids import CaseId
 from parity.case.tensor import HostTensor
+from parity.store import schema
 from parity.store.recording import Environment, Failure, FailureKind, Recording, StepRecord, TensorRef
 
 PROFILE = Profile(
@@ -68,7 +70,7 @@ def example():
     y = host([[0x3F80, 0x7F80, 0xFFC0]], "bf16")
     scalar, empty = host(True, "bool"), host(np.zeros((0, 7)), "e4m3_gaudi2")
     other = host([[0x3F80, 0x7F80, 0xFFC1]], "bf16")
-    generated = ref_of("w", host([1, 2, 3], "i8"), role="weight")
+    generated = replace(ref_of("w", host([1, 2, 3], "i8"), role="weight"), offset=5)
     node = Node(kind="softmax_fwd", device="hpu:0", precision="bf16")
     steps = (
         StepRecord(
@@ -84,6 +86,8 @@ def example():
             seconds=0.25,
             bytes=2**40,
             flops=3,
+            rank=1,
+            shard="0:2/8",
         ),
         StepRecord(
             name="L00.attn.context",
@@ -101,7 +105,15 @@ def example():
         environment=ENVIRONMENT,
         steps=steps,
         tensors={t.digest(): t for t in stored},
+        results=(ref_of("y", y),),
+        unobserved=(ref_of("y", other), ref_of("last", scalar)),
     )
+
+
+@pytest.fixture
+def document(example):
+    """The example's document, to be changed."""
+    return json.loads(schema.encode(example))
 
 
 @pytest.fixture

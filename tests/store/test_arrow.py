@@ -12,6 +12,7 @@ from parity.case.tensor import HostTensor
 from parity.errors import GoldenError
 from parity.store import arrow, rows, schema
 from parity.store.recording import Failure, FailureKind, StepRecord
+from tests.store import drawn
 
 TRAILER = 40
 
@@ -39,6 +40,13 @@ def test_a_recording_comes_back_bit_for_bit(example, written):
     assert same(found, example)
     assert replace(found, tensors={}) == replace(example, tensors={})
     assert list(found.tensors) == schema.stored(example)
+
+
+def test_every_drawn_recording_comes_back_bit_for_bit(tmp_path):
+    for seed in range(100):
+        recording = drawn.recording(seed)
+        arrow.write(recording, tmp_path / "a")
+        assert same(arrow.read(tmp_path / "a"), recording), seed
 
 
 def test_every_dtype_keeps_every_bit_pattern(tmp_path, recording_of):
@@ -215,7 +223,7 @@ def test_a_reference_that_is_not_the_stored_tensor_is_not_read(recording_of, ten
     lying = replace(step, outputs=(replace(step.outputs[0], shape=(1, 3), stride=(3, 1)),))
     digest = step.outputs[0].digest
     assert contradiction(replace(recording, steps=(lying,)), tmp_path / "a") == (
-        f"{tmp_path / 'a'}: field 'steps[0].outputs[0]' is "
+        f"{tmp_path / 'a'}: field 'tensors[0]' is "
         f"i32[1, 3] with digest {digest}, but row 0 declares i32[3] with digest {digest}. "
         "The digest is right, so it was written this way: record the case again"
     )

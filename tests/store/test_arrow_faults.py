@@ -127,6 +127,10 @@ COLUMNS = pa.schema(
 )
 
 
+# Of the example's list of tensors: the one of row 0, one that is not stored, and the one of row 4.
+TURNED, WEIGHT, EMPTY = 0, 1, 5
+
+
 class Forgery:
     """The parts of a recording's file, to be changed and put together again as Arrow would."""
 
@@ -182,15 +186,15 @@ def test_a_forgery_without_a_fault_is_read(forgery, path, forge, example):
 
 
 def test_a_row_that_is_not_there_is_refused(forgery, said):
-    forgery.document["steps"][1]["inputs"][1]["row"] = 5
-    assert said(forgery) == "field 'steps[1].inputs[1]' names row 5, but there are 5"
+    forgery.document["tensors"][EMPTY]["row"] = 5
+    assert said(forgery) == "field 'tensors[5]' names row 5, but there are 5"
 
 
 def test_a_row_of_another_tensor_is_refused(forgery, said, example):
-    forgery.document["steps"][1]["inputs"][1]["row"] = 1
+    forgery.document["tensors"][EMPTY]["row"] = 1
     _, y, _, _, empty = schema.stored(example)
     assert said(forgery) == (
-        f"field 'steps[1].inputs[1]' is e4m3_gaudi2[0, 7] with digest {empty}, "
+        f"field 'tensors[5]' is e4m3_gaudi2[0, 7] with digest {empty}, "
         f"but row 1 declares bf16[1, 3] with digest {y}"
     )
 
@@ -204,18 +208,29 @@ def test_a_row_of_another_tensor_is_refused(forgery, said, example):
     ],
 )
 def test_a_reference_that_is_not_what_its_row_declares_is_refused(forgery, said, field, value, is_now):
-    ref = forgery.document["steps"][0]["inputs"][0]
+    ref = forgery.document["tensors"][TURNED]
     digest = ref["digest"]
     ref[field] = value
     assert said(forgery) == (
-        f"field 'steps[0].inputs[0]' is {is_now} with digest {ref['digest']}, "
+        f"field 'tensors[0]' is {is_now} with digest {ref['digest']}, "
         f"but row 0 declares f32[4, 3] with digest {digest}"
     )
 
 
 def test_a_row_that_no_step_names_is_refused(forgery, said):
-    forgery.document["steps"][1]["inputs"][1]["row"] = None
+    del forgery.document["tensors"][EMPTY]["row"]
     assert said(forgery) == "row 4 is named by no step"
+
+
+def test_a_row_that_only_a_tensor_without_use_names_is_refused(forgery, said):
+    """The row is named, but by nothing that a step reads or writes."""
+    del forgery.document["steps"][1]["inputs"][1]
+    assert said(forgery).startswith("field 'tensors[5]' must be in use, got {")
+
+
+def test_a_number_of_a_tensor_that_is_not_listed_is_refused(forgery, said):
+    forgery.document["steps"][1]["inputs"][1] = 7
+    assert said(forgery) == "field 'steps[1].inputs[1]' must be a number below 7, got 7"
 
 
 def test_a_tensor_that_is_stored_twice_is_refused(forgery, said):
@@ -224,13 +239,14 @@ def test_a_tensor_that_is_stored_twice_is_refused(forgery, said):
     assert said(forgery) == f"row 5 stores {forgery.table['digest'][1]} again, after row 1"
 
 
-def test_another_schema_version_is_named_even_when_its_columns_are_others(forgery, path, forge):
-    forgery.document["schema"] = 2
+@pytest.mark.parametrize("version", [1, 3])
+def test_another_schema_version_is_named_even_when_its_columns_are_others(forgery, path, forge, version):
+    forgery.document["schema"] = version
     forgery.columns = COLUMNS.append(pa.field("colour", pa.string()))
     forgery.table["colour"] = ["red"] * 5
     forge(path, forgery._content(json.dumps(forgery.document).encode()))
     assert refusal(path) == (
-        f"{path}: schema version 2, but this parity reads 1: "
+        f"{path}: schema version {version}, but this parity reads 2: "
         "record the case again, or use the parity that wrote the file"
     )
 
@@ -295,8 +311,8 @@ def test_a_dtype_that_is_no_exact_tag_is_refused(forgery, said, tag):
     ],
 )
 def test_a_shape_that_is_not_the_size_of_its_bytes_is_refused(forgery, said, shape, declares):
-    forgery.table["shape"][0] = forgery.document["steps"][0]["inputs"][0]["shape"] = shape
-    forgery.document["steps"][0]["inputs"][0]["stride"] = shape
+    forgery.table["shape"][0] = forgery.document["tensors"][TURNED]["shape"] = shape
+    forgery.document["tensors"][TURNED]["stride"] = shape
     chunk = forgery.table["data"][0]
     forgery.table["data"][0] = {"f32[4, 2]": chunk * 2, "f32[]": b""}.get(declares.split(" =")[0], chunk)
     assert said(forgery) == f"row 0 declares {declares}"
@@ -323,14 +339,14 @@ def costs_nothing(anonymous_bytes):
 
 @pytest.mark.usefixtures("costs_nothing")
 def test_a_huge_shape_of_a_row_costs_no_memory(forgery, path, forge):
-    forgery.table["shape"][0] = forgery.document["steps"][0]["inputs"][0]["shape"] = [2**20, 2**40]
+    forgery.table["shape"][0] = forgery.document["tensors"][TURNED]["shape"] = [2**20, 2**40]
     forge(path, forgery.content())
     assert "row 0 declares f32[1048576, 1099511627776] = 4,611,686,018,427,387,904 bytes" in refusal(path)
 
 
 @pytest.mark.usefixtures("costs_nothing")
 def test_a_huge_shape_of_a_tensor_that_is_not_stored_costs_no_memory(forgery, path, forge):
-    forgery.document["steps"][0]["inputs"][2]["shape"] = [2**60]
+    forgery.document["tensors"][WEIGHT]["shape"] = [2**60]
     forge(path, forgery.content())
     assert arrow.read(path).steps[0].inputs[2].shape == (2**60,)
 

@@ -77,7 +77,7 @@ def test_the_manifest_says_what_was_added_and_why(tmp_path, add, case, record):
         (tmp_path / "manifest.toml").read_text()
         == f"""\
 # Written by parity, which reads it strictly. The format: golden/README.md
-schema = 1
+schema = 2
 set = 1
 family = "cpu"
 flavour = "avx2"

@@ -19,6 +19,7 @@ from parity.backend.profile import Accumulator, Profile
 from parity.case.dtype import DTYPES, dtype
 from parity.store import arrow, schema
 from parity.store.recording import Environment, Recording, StepRecord
+from tests.store.test_schema import USUAL
 
 EXAMPLE = Path(__file__).parent / "data" / "example.arrow"
 README = Path(__file__).parents[2] / "golden" / "README.md"
@@ -97,23 +98,33 @@ def test_every_byte_that_the_readme_shows_is_in_the_example():
         assert data[at:].startswith(bytes.fromhex(shown)), offset
 
 
+def test_the_document_that_the_readme_shows_is_that_of_the_example(content, metadata):
+    (shown,) = re.findall(r"```json\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    document = metadata(content)
+    at = 0
+    for line in shown.splitlines():
+        assert document.find(line.encode(), at) >= at, line
+        at = document.index(line.encode(), at) + len(line)
+    assert document[at:] == b" " * 24 and len(document) == 1_127 + 24
+
+
 def test_a_reader_of_the_rules_alone_finds_the_tensors(content, buffers, metadata):
     document = json.loads(metadata(content))
     digests, tags, shapes, data = columns(content, buffers)
     found = {}
-    for step in document["steps"]:
-        for ref in step["outputs"]:
-            row = ref["row"]
-            assert (ref["digest"], ref["dtype"], ref["shape"]) == (digests[row], tags[row], shapes[row])
-            begin, end = data[row]
-            kind = {"bfloat16": "<u2", "int64": "<i8"}[ref["dtype"]]
-            size = int(np.prod(ref["shape"])) * np.dtype(kind).itemsize
-            assert begin % 64 == 0 and end - begin == -(-size // 64) * 64
-            assert content[begin + size : end] == bytes(end - begin - size)
-            head = f"{ref['dtype']}{ref['shape']}".encode()
-            digest = hashlib.sha256(head + content[begin : begin + size]).hexdigest()
-            assert ref["digest"] == f"sha256:{digest}"
-            found[ref["name"]] = np.frombuffer(content, kind, size // np.dtype(kind).itemsize, begin).tolist()
+    for number in itertools.chain.from_iterable(step["outputs"] for step in document["steps"]):
+        ref = document["tensors"][number]
+        row = ref["row"]
+        assert (ref["digest"], ref["dtype"], ref["shape"]) == (digests[row], tags[row], shapes[row])
+        begin, end = data[row]
+        kind = {"bfloat16": "<u2", "int64": "<i8"}[ref["dtype"]]
+        size = int(np.prod(ref["shape"])) * np.dtype(kind).itemsize
+        assert begin % 64 == 0 and end - begin == -(-size // 64) * 64
+        assert content[begin + size : end] == bytes(end - begin - size)
+        head = f"{ref['dtype']}{ref['shape']}".encode()
+        digest = hashlib.sha256(head + content[begin : begin + size]).hexdigest()
+        assert ref["digest"] == f"sha256:{digest}"
+        found[ref["name"]] = np.frombuffer(content, kind, size // np.dtype(kind).itemsize, begin).tolist()
     assert found == {"y": [0x3DB8, 0x3E7A, 0x3F2A] * 2, "best": [2, 2]}
 
 
@@ -150,17 +161,29 @@ def test_the_reader_in_the_readme_runs(capsys, monkeypatch):
     )
 
 
-def test_every_dtype_and_every_field_is_in_the_readme(content, metadata):
+def names(value):
+    """Yield the names of all objects in a document but those of the profile, which is not of this format."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield key
+        yield from () if key in {"attrs", "profile", "provenance"} else names(inner)
+    for inner in value if isinstance(value, list) else ():
+        yield from names(inner)
+
+
+def test_every_dtype_and_every_field_is_in_the_readme(document):
     text = README.read_text(encoding="utf-8")
-    document = json.loads(metadata(content))
-    step = document["steps"][0]
-    ref = step["outputs"][0]
-    names = [
-        *document,
-        *document["environment"],
-        *step,
-        *step["witness"],
-        *ref,
-        *(d.tag for d in DTYPES.values()),
-    ]
-    assert [name for name in names if f"`{name}`" not in text] == []
+    shown = {*names(document), *(d.tag for d in DTYPES.values())}
+    assert {"steps", "unobserved", "witness", "shard", "stride", "borrowed", "precision", "text"} <= shown
+    assert [name for name in sorted(shown) if f"`{name}`" not in text] == []
+
+
+def test_every_usual_value_is_in_the_readme():
+    """A row of its tables names fields and what they say where they are not written."""
+    tables = (
+        README.read_text(encoding="utf-8").partition("What steps share")[2].partition("Same recording,")[0]
+    )
+    shown = {}
+    for fields, value in re.findall(r"^\| (`.*?) \| (.*?) ?\| .* \|$", tables, re.MULTILINE):
+        shown |= dict.fromkeys(re.findall(r"`(\w+)`", fields), value.strip("`"))
+    usual = {name: json.dumps(value) for name, value in USUAL.items()} | {"stride": "row-major"}
+    assert {name: value for name, value in shown.items() if value} == usual

@@ -29,7 +29,7 @@ MANIFEST = Manifest(
 )
 TEXT = f"""\
 # Written by parity, which reads it strictly. The format: golden/README.md
-schema = 1
+schema = 2
 set = 2
 family = "cpu"
 flavour = "avx2"
@@ -164,11 +164,14 @@ def test_a_manifest_with_a_fault_is_refused(path, old, new, says):
         assert refusal(path) == f"{path}: {says}. {repair}"
 
 
-@pytest.mark.parametrize("version, shown", [("2", "2"), ('"1"', "'1'"), ("true", "True"), ("1.5", "1.5")])
+@pytest.mark.parametrize(
+    "version, shown",
+    [("1", "1"), ("3", "3"), ('"2"', "'2'"), ("true", "True"), ("1.5", "1.5"), ("2.0", "2.0")],
+)
 def test_another_version_is_named(path, version, shown):
-    path.write_text(TEXT.replace("schema = 1", f"schema = {version}"), encoding="utf-8")
+    path.write_text(TEXT.replace("schema = 2", f"schema = {version}"), encoding="utf-8")
     assert refusal(path) == (
-        f"{path}: schema version {shown}, but this parity reads 1. "
+        f"{path}: schema version {shown}, but this parity reads 2. "
         "Use the parity that wrote it, or record into a new folder"
     )
 
@@ -176,7 +179,7 @@ def test_another_version_is_named(path, version, shown):
 def test_a_manifest_without_a_version_is_named(path):
     path.write_bytes(b"")
     assert refusal(path) == (
-        f"{path}: schema version none, but this parity reads 1. "
+        f"{path}: schema version none, but this parity reads 2. "
         "Use the parity that wrote it, or record into a new folder"
     )
 
