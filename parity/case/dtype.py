@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from parity.errors import UsageError, near_miss
 
-__all__ = ["DTYPES", "DType", "Kind", "Overflow", "decode", "dtype", "encode"]
+__all__ = ["DTYPES", "DType", "Kind", "Overflow", "decode", "dtype", "encode", "nearest"]
 
 
 class Kind(Enum):
@@ -235,6 +235,30 @@ def encode(
     if not plain.all():
         code[~plain] = _encode(bits[~plain], to, overflow)
     return code.astype(_unsigned(to.bits)).reshape(np.shape(values))
+
+
+def nearest(values: npt.NDArray[np.float64], to: DType) -> npt.NDArray[np.float64]:
+    """Return `decode(encode(values, to), to)`: float64 values rounded once to what `to` holds."""
+    exact = np.asarray(values, dtype=np.float64, order="C").reshape(-1)
+    bits = exact.view(np.uint64)
+    if to.bits == 64:
+        return exact.copy().reshape(np.shape(values))
+    magnitude = bits & np.uint64(2**63 - 1)
+    low, high = np.array([to.min_normal, to.max_finite]).view(np.uint64)
+    plain = (magnitude >= low) & (magnitude <= high)
+    if not to.fnuz:
+        plain |= magnitude == 0
+    # Rounded where they are: a carry out of the significand moves to the next exponent by itself.
+    drop = np.uint64(52 - to.mantissa_bits)
+    code = bits >> drop
+    code &= np.uint64(1)
+    code += bits
+    code += np.uint64((1 << (int(drop) - 1)) - 1)
+    code &= ~np.uint64((1 << int(drop)) - 1)
+    result = code.view(np.float64)
+    if not plain.all():
+        result[~plain] = decode(encode(exact[~plain], to), to)
+    return result.reshape(np.shape(values))
 
 
 def _encode(bits: npt.NDArray[np.uint64], to: DType, overflow: Overflow) -> npt.NDArray[np.uint64]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from parity.backend.profile import Accumulator, Profile, Rounding
-from parity.case.dtype import DType, decode, encode
+from parity.case.dtype import DType, nearest
 from parity.case.dtype import dtype as named
 from parity.case.op import Attr
 from parity.case.tensor import HostTensor
@@ -212,7 +212,7 @@ Expected = Budget | Exact | SetValued
 
 def rounded(x: Tensor, to: DType) -> Tensor:
     """Return float64 values rounded to nearest even in a narrower type, by our own encoder."""
-    return torch.from_numpy(decode(encode(x.numpy(), to), to)).reshape(x.shape)
+    return torch.from_numpy(nearest(x.numpy(), to))
 
 
 def growth(terms: Tensor | float, *, outputs: int, equal: Tensor | None = None) -> Tensor:

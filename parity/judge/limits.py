@@ -103,6 +103,8 @@ def wrong_pattern(got: Tensor, value: Tensor, budget: Budget) -> Tensor:
     edge = budget.dtype.max_finite * (1 + budget.dtype.unit_roundoff / 2)
     size = value.abs()
     bound = budget.hard.expand(budget.value.shape).reshape(-1)
+    if value.numel() and _is_far(got, size, bound, edge):
+        return torch.zeros_like(value, dtype=torch.bool)
     bound = bound + (budget.roundings - 1) * budget.dtype.unit_roundoff * size
     bound = torch.where(bound.isfinite(), bound, 0.0)
     must_overflow = (size - bound > edge) | value.isinf()
@@ -113,6 +115,13 @@ def wrong_pattern(got: Tensor, value: Tensor, budget: Budget) -> Tensor:
     if budget.nan_ok is not None:
         legal |= got.isnan() & budget.nan_ok.expand(budget.value.shape).reshape(-1)
     return ~legal
+
+
+def _is_far(got: Tensor, size: Tensor, bound: Tensor, edge: float) -> bool:
+    """Whether all results are finite and nothing comes near `edge`, nor is NaN: extremes carry NaN on."""
+    low, high = torch.aminmax(got)
+    # Further roundings, each of a small share of the value, stay below twice this.
+    return float(size.max()) + float(bound.max()) < edge / 2 and math.isfinite(float(high) - float(low))
 
 
 def _class(x: float) -> str:
@@ -138,26 +147,42 @@ def _roundings(
     if where is not None:
         hard, expected = hard[where], expected[where]
     hard, expected = (torch.where(t.isfinite(), t, 0.0) for t in (hard, expected))
+    near = torch.minimum(hard, 3 * expected)
+    step = _ulp(value, budget.dtype)
+    share = (2 * near / step).clamp(max=1)
+    # Where all of y - H to y + H rounds to t, nothing is outside and nothing can flip. Half a step
+    # around t does, and a quarter beneath a power of two; what is closer to an edge is rounded.
+    clear = ((got - value).abs() + hard < 0.4999 * step) & (hard < 0.2499 * step)
+    if budget.flush:
+        clear &= value.abs() >= budget.dtype.min_normal
+    at = (~clear).nonzero().reshape(-1)
+    outside, may_flip, flipped, small = _rounded(got[at], value[at], hard[at], near[at], budget)
+    share[at] = torch.where(small, 1.0, share[at])
+    mu = max(float(share.sum()), float(may_flip.sum()))
+    slope, spread, base = FLIPS
+    flips = int(flipped.sum())
+    return int(outside.sum()), flips, int(slope * mu + spread * math.sqrt(mu) + base)
+
+
+def _rounded(
+    got: Tensor, value: Tensor, hard: Tensor, near: Tensor, budget: Budget
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mark what is the rounding of no value within `hard`, what may flip, what did, and what was flushed."""
     exact = rounded(value, budget.dtype)
     outside = (got < rounded(value - hard, budget.dtype)) | (got > rounded(value + hard, budget.dtype))
-    near = torch.minimum(hard, 3 * expected)
     may_flip = rounded(value - near, budget.dtype) != rounded(value + near, budget.dtype)
-    share = (2 * near / _ulp(value, budget.dtype)).clamp(max=1)
+    small = torch.zeros_like(may_flip)
     if budget.flush:
         small = (value.abs() < budget.dtype.min_normal) & (exact != 0)
         outside &= ~(small & (got == 0))
-        may_flip, share = may_flip | small, torch.where(small, 1.0, share)
-    mu = max(float(share.sum()), float(may_flip.sum()))
-    slope, spread, base = FLIPS
-    flips = int((exact != got).sum())
-    return int(outside.sum()), flips, int(slope * mu + spread * math.sqrt(mu) + base)
+    return outside, may_flip | small, exact != got, small
 
 
 def _ulp(value: Tensor, dtype: DType) -> Tensor:
     """Distance between neighbours of the output dtype at each value."""
-    _, exponent = torch.frexp(value)
-    lowest = 2 - dtype.bias  # frexp's exponent of the smallest normal
-    return torch.ldexp(torch.ones_like(value), exponent.clamp(min=lowest) - 1 - dtype.mantissa_bits)
+    # The exponent's bits alone are the power of two below; float64 subnormals are below any other type's.
+    power = (value.view(torch.int64) & (0x7FF << 52)).view(torch.float64)
+    return power.clamp(min=dtype.min_normal) * 2.0**-dtype.mantissa_bits
 
 
 @functools.lru_cache(maxsize=256)

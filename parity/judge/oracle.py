@@ -6,6 +6,7 @@ One table from op id to class function. Does not compare.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,19 +118,26 @@ class Answer:
 
 
 def answers(
-    op: str, inputs: Sequence[HostTensor | None], attrs: Mapping[str, Attr], profile: Profile
+    op: str,
+    inputs: Sequence[HostTensor | None],
+    attrs: Mapping[str, Attr],
+    profile: Profile,
+    *,
+    first: str = "",
 ) -> Iterator[Answer]:
     """Yield what a step may give: on its exact inputs, then on inputs as the profile says it reads them.
 
-    A declared input rounding (tf32, flushed subnormals) is emulated here rather than granted as a
-    wider bound, which would hide faults of its size. Raises KeyError for an op without a class.
+    `first` is the reading to begin with, where the op has it: order decides what is said, not whether
+    anything explains a result. A declared input rounding (tf32, flushed subnormals) is emulated here
+    rather than granted as a wider bound, which would hide faults of its size. Raises KeyError for an op
+    without a class.
     """
     function = CLASSES[op]
     exact = tuple(None if t is None else to_float64(t) for t in inputs)
     question = Question(op=op, inputs=exact, raw=tuple(inputs), attrs=attrs, profile=profile)
     # The oracle meets infinities and NaN by design.
     with np.errstate(all="ignore"):
-        for reading, expected in _expected(function, question):
+        for reading, expected in _expected(function, question, first):
             yield Answer(expected=expected, reading=reading)
         if not (inputs and inputs[0] is not None and question.dtype.is_float):
             return
@@ -138,29 +146,36 @@ def answers(
                 read(x, t.dtype) if x is not None and t is not None and t.dtype.is_float else x
                 for x, t in zip(exact, inputs, strict=True)
             )
-            for name, expected in _expected(function, dataclasses.replace(question, inputs=changed)):
+            for name, expected in _expected(function, dataclasses.replace(question, inputs=changed), ""):
                 yield Answer(expected=expected, reading=f"{reading}; {name}" if name else reading)
 
 
 def _expected(
-    function: Callable[[Question], tuple[Expected, ...]], q: Question
+    function: Callable[[Question], tuple[Expected, ...]], q: Question, first: str
 ) -> Iterator[tuple[str, tuple[Expected, ...]]]:
     """Yield what is expected for each way to store intermediates, then for two ways side by side.
 
     An engine has one kernel for single tokens and another for longer segments: each may store its own.
     """
-    made: dict[str, tuple[Expected, ...]] = {}
-    for name, points in chains(q):
-        asked = dataclasses.replace(q, stored=points)
-        made[name] = flushing(asked, function(asked))
-        yield name, made[name]
-    single = single_tokens(q)
-    if single is None:
-        return
-    for (one, ours), (other, theirs) in itertools.permutations(made.items(), 2):
-        if isinstance(ours[0], Budget) and isinstance(theirs[0], Budget):
-            words = f"single tokens: {one or 'nothing stored'}; longer segments: {other or 'nothing stored'}"
-            yield words, (side_by_side(ours[0], theirs[0], rows=single),)
+    ways, single = dict(chains(q)), single_tokens(q)
+    pairs = {} if single is None else {_in_words(*two): two for two in itertools.permutations(ways, 2)}
+
+    @functools.cache
+    def made(name: str) -> tuple[Expected, ...]:
+        asked = dataclasses.replace(q, stored=ways[name])
+        return flushing(asked, function(asked))
+
+    for name in sorted([*ways, *pairs], key=lambda each: each != first):
+        if name in ways:
+            yield name, made(name)
+            continue
+        ours, theirs = (made(each)[0] for each in pairs[name])
+        if single is not None and isinstance(ours, Budget) and isinstance(theirs, Budget):
+            yield name, (side_by_side(ours, theirs, rows=single),)
+
+
+def _in_words(one: str, other: str) -> str:
+    return f"single tokens: {one or 'nothing stored'}; longer segments: {other or 'nothing stored'}"
 
 
 def flushing(q: Question, expected: tuple[Expected, ...]) -> tuple[Expected, ...]:
@@ -206,7 +221,9 @@ def to_float64(tensor: HostTensor) -> Tensor:
         elif tensor.dtype.bits >= 32 or tensor.dtype.name == "f16":
             values = array.astype(np.float64)
         elif tensor.dtype.name == "bf16":
-            values = (array.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+            bits = array.astype(np.uint32)
+            bits <<= 16
+            values = bits.view(np.float32).astype(np.float64)
         else:
             values = decode(array, tensor.dtype)
     return torch.from_numpy(values.reshape(tensor.shape))

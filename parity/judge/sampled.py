@@ -80,8 +80,11 @@ def judge_sampled(
     profile: Profile,
     *,
     key: str,
-) -> tuple[tuple[OutputJudgement, ...], str] | None:
-    """Return the judgement of a step by its rows, and what to say of it; `key` draws rows and signs.
+    usual: str = "",
+) -> tuple[tuple[OutputJudgement, ...], str, str] | None:
+    """Return the judgement of a step by its rows, the reading that explains them, and which they are.
+
+    `key` draws rows and signs; `usual` is the reading to try first.
 
     None where the full oracle must judge: rows of this op are not independent, there are too few of
     them, or there is doubt about what the judged rows do not show.
@@ -98,16 +101,15 @@ def judge_sampled(
         if found is None:
             return None
         first, rows, text = found
-        return _lifted((first,), divided, outputs, rows), _said(rows, divided, text)
+        return _lifted((first,), divided, outputs, rows), "", _said(rows, divided, text)
     if not few:
         screened = furthest(step, divided, outputs)
         if screened is None:
             return None
         rows = np.union1d(rows, screened)
-    judged, reading = _on(step, divided, outputs, rows, profile)
+    judged, reading = _on(step, divided, outputs, rows, profile, usual)
     text = "no others look worse to a float32 evaluation here"
-    said = _said(rows, divided, text)
-    return _lifted(judged, divided, outputs, rows), "; ".join(filter(None, (reading, said)))
+    return _lifted(judged, divided, outputs, rows), reading, _said(rows, divided, text)
 
 
 def _said(rows: Index, divided: Divided, rest: str) -> str:
@@ -137,14 +139,19 @@ def _unbounded(divided: Divided, outputs: Sequence[HostTensor]) -> Index:
 
 
 def _on(
-    step: Step, divided: Divided, outputs: tuple[HostTensor, ...], rows: Index, profile: Profile
+    step: Step,
+    divided: Divided,
+    outputs: tuple[HostTensor, ...],
+    rows: Index,
+    profile: Profile,
+    usual: str,
 ) -> tuple[tuple[OutputJudgement, ...], str]:
     """Judge these rows by the full oracle of a step that makes only them."""
     if step.op == "experts":
         return _row_by_row(step, divided, outputs, rows, profile)
     some = divided.outputs(outputs, rows)
     first: tuple[OutputJudgement, ...] = ()
-    for answer in answers(step.op, divided.inputs(rows), step.attrs, profile):
+    for answer in answers(step.op, divided.inputs(rows), step.attrs, profile, first=usual):
         judged = compare(some, step.outputs, answer.expected)
         if worst(o.verdict for o in judged) is Verdict.WITHIN:
             return judged, answer.reading

@@ -7,7 +7,8 @@ error can travel. Does not know cases: `judge` and `traced` do.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from parity.backend.profile import Profile
 from parity.case.case import Step
@@ -40,8 +41,12 @@ def judge_step(
     profile: Profile,
     *,
     sampling: Sampling = Sampling.LARGE,
+    explained: dict[str, str] | None = None,
 ) -> StepJudgement:
-    """Hold what `record` gave against the formula of `step` on the inputs that are `known` by name."""
+    """Hold what `record` gave against the formula of `step` on the inputs that are `known` by name.
+
+    `explained` remembers by op the reading that explained the step before: it is tried first.
+    """
     reason = _unjudgeable(step, record, known, tensors)
     if record.failure is not None:
         return without_evidence(record, Verdict(record.failure.kind.value), record.failure.text)
@@ -49,12 +54,16 @@ def judge_step(
         return without_evidence(record, Verdict.UNJUDGED, reason)
     consumed = tuple(None if name is None else known[name] for name in step.inputs)
     runs = [tuple(tensors[ref.digest] for ref in run) for run in (record.outputs, *record.repeats)]
-    outputs, reading, unstable = _judge_runs(step, consumed, runs, profile, sampling)
+    explained = {} if explained is None else explained
+    hold = partial(_judge_outputs, step, consumed, profile, sampling, explained.get(step.op, ""))
+    outputs, reading, sampled, unstable = _judge_runs(runs, hold)
     numeric = worst(o.verdict for o in outputs)
+    if numeric is Verdict.WITHIN:
+        explained[step.op] = reading
     if unstable and numeric is Verdict.EXCEEDS:
         numeric = Verdict.UNSTABLE
     dtypes = [t.dtype for t in (*consumed, *runs[0]) if t is not None]
-    return _conclude(record, outputs, numeric, dtypes, notes=[reading, unstable])
+    return _conclude(record, outputs, numeric, dtypes, notes=[reading, sampled, unstable])
 
 
 def _conclude(
@@ -123,59 +132,67 @@ def _unjudgeable(
     for name, ref in zip(step.inputs, record.inputs, strict=True):
         if (name is None) != (ref is None):
             return f"input '{name or (ref and ref.name)}' is absent on one side"
-        if name is not None and ref is not None and _differs(name, ref, known):
-            return f"input '{name}' is not the one that the case generates or the step before gave"
+        if name is not None and ref is not None and (reason := _differs(name, ref, known)):
+            return reason
     if record.mutates:
         return f"changed its input '{record.mutates[0]}'"
     lost = [ref.name for run in (record.outputs, *record.repeats) for ref in run if ref.digest not in tensors]
     return f"output '{lost[0]}' is not in the recording" if lost else ""
 
 
-def _differs(name: str, ref: TensorRef, known: Mapping[str, HostTensor]) -> bool:
-    return ref.name != name or name not in known or known[name].digest() != ref.digest
+def _differs(name: str, ref: TensorRef, known: Mapping[str, HostTensor]) -> str:
+    if ref.name != name or name not in known:
+        return f"input '{name}' is not the one that the case generates or the step before gave"
+    digest = known[name].digest()
+    if digest == ref.digest:
+        return ""
+    return f"{ref.role} '{name}' is another one here: {digest[7:19]}, not {ref.digest[7:19]}"
+
+
+_Judged = tuple[tuple[OutputJudgement, ...], str, str]  # outputs, reading, which rows where sampled
 
 
 def _judge_runs(
-    step: Step,
-    consumed: Sequence[HostTensor | None],
-    runs: list[tuple[HostTensor, ...]],
-    profile: Profile,
-    sampling: Sampling,
-) -> tuple[tuple[OutputJudgement, ...], str, str]:
-    """Judge every distinct run; return the worst run's outputs, the reading used, and what differed."""
+    runs: list[tuple[HostTensor, ...]], judged: Callable[[tuple[HostTensor, ...]], _Judged]
+) -> tuple[tuple[OutputJudgement, ...], str, str, str]:
+    """Judge every distinct run; return what is said of the worst one, and what differed."""
+    if len(runs) == 1:
+        return *judged(runs[0]), ""
     distinct = {tuple(t.digest() for t in run): run for run in runs}
-    judged = [_judge_outputs(step, consumed, run, profile, sampling) for run in distinct.values()]
-    outputs, reading = min(judged, key=lambda j: worst(o.verdict for o in j[0]).rank)
+    found = min(map(judged, distinct.values()), key=lambda j: worst(o.verdict for o in j[0]).rank)
     unstable = f"{len(distinct)} different results in {len(runs)} runs" if len(distinct) > 1 else ""
-    return outputs, reading, unstable
+    return *found, unstable
 
 
 def _judge_outputs(
     step: Step,
     consumed: Sequence[HostTensor | None],
-    outputs: tuple[HostTensor, ...],
     profile: Profile,
     sampling: Sampling,
-) -> tuple[tuple[OutputJudgement, ...], str]:
+    usual: str,
+    outputs: tuple[HostTensor, ...],
+) -> _Judged:
     """Hold outputs against the first declared reading of the inputs that explains them."""
     if is_call(step.op):
-        return _judge_call(step, consumed, outputs, profile), ""
+        return _judge_call(step, consumed, outputs, profile), "", ""
     if sampling is not Sampling.NEVER and (
         sampling is Sampling.ALWAYS or is_large(step.op, consumed, outputs)
     ):
-        sampled = judge_sampled(step, consumed, outputs, profile, key=f"{step.name}/{outputs[0].digest()}")
+        sampled = judge_sampled(
+            step, consumed, outputs, profile, key=f"{step.name}/{outputs[0].digest()}", usual=usual
+        )
         if sampled is not None:
             return sampled
     first: tuple[OutputJudgement, ...] = ()
-    for answer in answers(step.op, consumed, step.attrs, profile):
+    for answer in answers(step.op, consumed, step.attrs, profile, first=usual):
         if any(isinstance(e, Budget) and e.dtype.name == "f64" for e in answer.expected):
             note = "a float64 result cannot be judged by a float64 oracle"
-            return _unjudged(step, outputs, note), ""
+            return _unjudged(step, outputs, note), "", ""
         judged = compare(outputs, step.outputs, answer.expected)
         if worst(o.verdict for o in judged) is Verdict.WITHIN:
-            return judged, answer.reading
+            return judged, answer.reading, ""
         first = first or judged
-    return first, ""
+    return first, "", ""
 
 
 def _judge_call(

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from parity.case.dtype import DTYPES, Overflow, decode, dtype, encode
+from parity.case.dtype import DTYPES, Overflow, decode, dtype, encode, nearest
 from parity.errors import UsageError
 
 FLOATS = [d for d in DTYPES.values() if d.is_float]
@@ -147,3 +148,19 @@ def test_dtypes_are_found_by_name_and_by_tag_and_a_slip_has_its_near_miss():
 )
 def test_storage_holds_raw_bits_where_numpy_has_no_such_type(name, storage):
     assert DTYPES[name].storage == np.dtype(storage)
+
+
+@pytest.mark.parametrize("of", FLOATS)
+def test_rounding_in_place_is_encoding_and_decoding(of):
+    draw = np.random.default_rng(0)
+    low, high = math.log2(of.min_subnormal) - 3, min(math.log2(of.max_finite) + 3, 1023.9)
+    drawn = np.exp2(draw.uniform(low, high, 20_000)) * draw.choice([-1.0, 1.0], 20_000)
+    codes = np.arange(2 ** min(of.bits, 16), dtype=np.uint64) << np.uint64(max(of.bits - 16, 0))
+    held = decode(codes.astype(f"u{of.bits // 8}"), of)
+    held = np.sort(held[np.isfinite(held)])
+    ties = held[:-1] + np.diff(held) / 2
+    values = np.concatenate([drawn, held, ties, [0.0, -0.0, np.inf, -np.inf, np.nan, 5e-324, -5e-324]])
+    found, expected = nearest(values, of), decode(encode(values, of), of)
+    assert np.array_equal(np.isnan(found), np.isnan(expected))
+    there = ~np.isnan(found)
+    assert np.array_equal(found[there].view(np.uint64), expected[there].view(np.uint64))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from parity.case.dtype import DTYPES
-from parity.judge.budget import Budget
-from parity.judge.limits import RMS_FLOOR, hold, rms_limit
+from parity.judge.budget import Budget, rounded
+from parity.judge.limits import FLIPS, RMS_FLOOR, hold, rms_limit
 
 
 def budget(value, *, dtype="f32", hard=0.0, sigma=0.0, **more):
@@ -191,3 +191,37 @@ def test_equal_values_near_a_tie_flip_together_and_are_within():
 def test_only_an_error_before_the_last_rounding_can_make_the_largest_value_infinite():
     assert held([math.inf], budget([65504.0], dtype="f16", hard=1.0)).failures
     assert held([math.inf], budget([65504.0], dtype="f16", hard=17.0)).failures == ()
+
+
+def slowly(got, value, hard, sigma, of):
+    """Flips, their limit and what is outside, with every element rounded: the rule as it is written."""
+    near = torch.minimum(hard, 3 * sigma)
+    _, exponent = torch.frexp(value)
+    step = torch.ldexp(torch.ones_like(value), exponent.clamp(min=2 - of.bias) - 1 - of.mantissa_bits)
+    outside = (got < rounded(value - hard, of)) | (got > rounded(value + hard, of))
+    may = rounded(value - near, of) != rounded(value + near, of)
+    mu = max(float((2 * near / step).clamp(max=1).sum()), float(may.sum()))
+    limit = int(FLIPS[0] * mu + FLIPS[1] * math.sqrt(mu) + FLIPS[2])
+    return int(outside.sum()), int((got != rounded(value, of)).sum()), limit
+
+
+@pytest.mark.parametrize("name", ["bf16", "f16"])
+def test_elements_far_from_an_edge_are_counted_as_if_each_were_rounded(name):
+    of, draw, seen = DTYPES[name], torch.Generator().manual_seed(1), set()
+    for number in range(300):
+        size = 2.0 ** float(torch.empty(()).uniform_(math.log2(of.min_subnormal) + 1, 12, generator=draw))
+        value = torch.randn(64, generator=draw, dtype=torch.float64) * size
+        if number % 3 == 0:  # just beside powers of two, where steps change
+            near_one = 1 + (torch.rand(64, generator=draw, dtype=torch.float64) - 0.5) * of.unit_roundoff
+            value = value.sign() * torch.exp2(value.abs().log2().round()) * near_one
+        wide = 10.0 ** float(torch.empty(()).uniform_(-4, 0.5, generator=draw))
+        hard = value.abs() * of.unit_roundoff * wide
+        moved = value + hard * (2.2 * torch.rand(64, generator=draw, dtype=torch.float64) - 1.1)
+        got, sigma = rounded(moved, of), hard / 3
+        expected = slowly(got, value, hard, sigma, of)
+        held = hold(got, Budget(dtype=of, value=value, hard=hard, sigma=sigma))
+        said = [text for text in held.failures if "rounding of no value" in text]
+        outside = int(said[0].split()[0]) if said else 0
+        assert (outside, held.flips, held.flips_limit) == expected
+        seen |= {("outside", outside > 0), ("flips", held.flips > 0)}
+    assert len(seen) == 4, "the draws must show each outcome"

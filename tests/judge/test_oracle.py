@@ -114,3 +114,30 @@ def test_a_device_that_flushes_results_may_give_zero_for_a_subnormal(verdict, te
 def test_an_op_without_a_class_is_refused(plain, tensor):
     with pytest.raises(KeyError):
         next(answers("conv17", (tensor([1.0], "f32"),), {}, plain))
+
+
+def test_a_reading_that_is_named_comes_first_and_none_is_lost(plain, tensor):
+    gate = tensor(np.linspace(-3, 3, 8).reshape(2, 4), "bf16")
+
+    def names(**first):
+        return [a.reading for a in answers("gated", (gate,), {"activation": "silu"}, plain, **first)]
+
+    usual = names()
+    assert len(usual) > 1
+    for name in usual:
+        found = names(first=name)
+        assert found[0] == name and sorted(found) == sorted(usual)
+    assert names(first="a reading of another op") == usual
+
+
+@pytest.mark.parametrize("first", ["", "single tokens: nothing stored; longer segments: products stored"])
+def test_two_ways_side_by_side_can_come_first(plain, tensor, first):
+    draw = np.random.default_rng(0)
+    q, k, v = (tensor(draw.standard_normal((4, 1, 8)), "bf16") for _ in range(3))
+    slots = tensor(np.array([0, 1, 2, 3]), "i64")
+    segments = tensor(np.array([[0, 3, 0], [3, 1, 0]]), "i64")
+    attrs = {"scale": 0.35, "window": None, "softcap": None}
+    found = [
+        a.reading for a in answers("paged_attention", (q, k, v, slots, segments), attrs, plain, first=first)
+    ]
+    assert found[0] == first and len(found) == len(set(found)) == 5 + 5 * 4

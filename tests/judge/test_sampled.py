@@ -38,7 +38,7 @@ def sampled(plain):
 @pytest.fixture
 def verdict(sampled):
     def ask(*arguments, **options):
-        judged, _ = sampled(*arguments, **options)
+        judged, *_ = sampled(*arguments, **options)
         return worst(o.verdict for o in judged).value
 
     return ask
@@ -64,7 +64,7 @@ def other_ways(torch, x, w):
 def test_a_product_summed_in_another_order_is_within(product, sampled, torch):
     x, w, y = product
     for other in (y, *(each.to(y.dtype) for each in other_ways(torch, x, w))):
-        (judged,), note = sampled("linear", (x, w), other)
+        (judged,), _, note = sampled("linear", (x, w), other)
         assert judged.verdict is Verdict.WITHIN
         assert judged.elements + judged.probed == y.numel()
         assert 0 < judged.elements < y.numel() / 4
@@ -102,7 +102,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_anywhere_in_a_product_exceeds(fault, product, sampled, torch):
     x, w, y = product
-    (judged,), _ = sampled("linear", (x, w), FAULTS[fault](torch, x, w, y))
+    (judged,), *_ = sampled("linear", (x, w), FAULTS[fault](torch, x, w, y))
     assert judged.verdict is Verdict.EXCEEDS
     if fault in {"a row of the step before", "one element 0", "an infinity", "a NaN"}:
         assert judged.worst_index[0] == 77
@@ -130,7 +130,7 @@ def test_an_input_that_is_not_finite_is_judged_in_full(product, verdict, torch):
 
 def test_few_rows_are_compared_whole(product, sampled):
     x, w, y = product
-    (judged,), note = sampled("linear", (x[:5], w), y[:5])
+    (judged,), _, note = sampled("linear", (x[:5], w), y[:5])
     assert (judged.verdict, judged.elements, judged.probed, note) == (Verdict.WITHIN, 5 * 530, 0, "")
 
 
@@ -201,7 +201,7 @@ def test_ops_by_rows_are_within_and_a_stale_row_exceeds(dtype, verdict, on_cpu, 
 
 def test_the_rows_of_a_table_are_all_compared(sampled, torch):
     table, ids = torch.randn(4000, 8), torch.arange(130) * 7
-    (judged,), note = sampled("scaled_embedding", (table, ids), table[ids], scale=1.0)
+    (judged,), _, note = sampled("scaled_embedding", (table, ids), table[ids], scale=1.0)
     assert (judged.verdict, judged.elements, judged.probed, note) == (Verdict.WITHIN, 130 * 8, 0, "")
 
 

@@ -185,7 +185,7 @@ def _scores(q: Question, heads: Heads, chain: Chain) -> tuple[Computed, Tensor]:
     )
     made = keep(q, made, "score")
     if chain.cap is not None:
-        made = keep(q, capped(q, made, chain.cap), "cap")
+        made = keep(q, keep(q, capped(q, made, chain.cap), "cap"), "capped")
     if heads.filled:
         made = Computed(
             value=torch.where(away, -torch.inf, made.value), hard=made.hard, variance=made.variance

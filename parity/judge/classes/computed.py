@@ -26,8 +26,9 @@ def _points(*names: str) -> frozenset[str]:
 
 _EVERY = "every intermediate stored"
 _PRODUCTS = "products stored"
-# A reading that only a profile opens, by declaring `keys_scaled`.
+# Readings that only a profile opens, by declaring `keys_scaled`.
 _SCALED = "keys scaled and stored before the product"
+_SCALED_CAPPED = "keys scaled and stored before the product, which is joined with the cap"
 # Readings of an op beside the one in which nothing is stored, by what is said of them, and the points
 # that are stored in each. A chain of calls in a framework stores every result; a compiler joins what
 # is pointwise and stores what goes into and comes from a product; a fused attention stores only the
@@ -38,6 +39,7 @@ _ATTENTION: _Chains = {
     "products joined with what follows": _points("cap", "weights"),
     "weights stored before they are normalised": _points("exponentials"),
     _SCALED: _points("keys", "product", "weights"),
+    _SCALED_CAPPED: _points("keys", "capped", "weights"),
 }
 CHAINS: dict[str, _Chains] = {
     "experts": {
@@ -97,8 +99,15 @@ def chains(q: Question) -> Iterator[tuple[str, frozenset[str]]]:
         yield "rounded before the weight", frozenset({"normal"})
     if q.op in CHAINS and q.dtype.bits < q.accumulator.dtype.bits and not q.attrs.get("wide"):
         for name, points in CHAINS[q.op].items():
-            if name != _SCALED or q.declares("keys_scaled"):
+            if name not in (_SCALED, _SCALED_CAPPED) or name == _scaled(q):
                 yield name, points
+
+
+def _scaled(q: Question) -> str:
+    """Return the reading that `keys_scaled` opens, if it is declared: a cap is joined with the product."""
+    if not q.declares("keys_scaled"):
+        return ""
+    return _SCALED if q.attrs.get("softcap") is None else _SCALED_CAPPED
 
 
 def keep(q: Question, made: Computed, point: str) -> Computed:
