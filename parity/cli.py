@@ -22,7 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 import parity
-from parity import cli_engine, cli_localize, cli_model
+from parity import cli_engine, cli_localize, cli_model, cli_selftest
 from parity.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -407,6 +407,7 @@ app.command()(cli_engine.generate)
 app.command("bench-engine")(cli_engine.bench_engine)
 app.command()(cli_localize.diff)
 app.command()(cli_localize.repro)
+app.command()(cli_selftest.selftest)
 
 
 def _setting(*, production: bool) -> Setting:

@@ -88,43 +88,22 @@ def best(run: Callable[[], object], *, times: int = 7) -> float:
 
 def faults(given: argparse.Namespace) -> None:
     """Plant faults in every case on every seed and print the table."""
-    from faults.problem import cases
-    from faults.table import Tally
+    from parity.report.selftest import table
+    from parity.selftest.card import MISSED, run
+    from parity.selftest.table import Tally
 
     first, _, last = given.seeds.partition("..")
-    seeds = range(int(first), int(last or first) + 1)
-    count = len(cases(production=given.production)[:: given.every])
-    # Dealt out one by one, so that no process is left with all the slow cases.
-    work = [
-        (seed, part, given.jobs * 4, given.every, given.production)
-        for seed in seeds
-        for part in range(given.jobs * 4)
-    ]
-    tally, start = Tally(), time.monotonic()
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=given.jobs, mp_context=context) as pool:
-        for done, found in enumerate(pool.map(_share, work), 1):
-            tally.add(found)
-            print(f"\r{done} of {len(work)}  {time.monotonic() - start:.0f} s", end="", file=sys.stderr)
-    print(file=sys.stderr)
-    print(f"seeds {given.seeds}, {count:,} cases each, {time.monotonic() - start:.0f} s")
-    print("goal: derived false alarms 0, at most 1 % of real faults missed")
-    print("\n".join(tally.lines()))
+    tally, start, cases = Tally(), time.monotonic(), 0
+    for seed in range(int(first), int(last or first) + 1):
+        card = run(seed=seed, jobs=given.jobs, every=given.every, production=given.production)
+        tally.add(card.tally)
+        cases += card.judged
+        print(f"seed {seed}: {card.judged:,} cases, {card.seconds:.0f} s", file=sys.stderr)
+    print(f"seeds {given.seeds}, {cases:,} cases, {time.monotonic() - start:.0f} s")
+    print(f"goal: no false alarm, at most {100 * MISSED:g} % of real faults missed")
+    print("\n".join(table(tally)))
     if given.json is not None:
         given.json.write_text(json.dumps(tally.to_json(), indent=1) + "\n", encoding="utf-8")
-
-
-def _share(work: tuple[int, int, int, int, bool]) -> object:
-    """Run one part of the cases of a seed, in a child."""
-    import torch
-    from faults.problem import cases
-    from faults.suite import trials
-    from faults.table import Tally
-
-    torch.set_num_threads(1)
-    seed, part, parts, every, production = work
-    chosen = cases(production=production)[::every][part::parts]
-    return Tally.of(trial for case in chosen for trial in trials(case, seed=seed))
 
 
 def localize(given: argparse.Namespace) -> None:

@@ -20,7 +20,7 @@ from parity.case.dtype import DType
 from parity.judge.budget import FALSE_ALARM, Budget, rounded
 from parity.judge.measure import Measured, measure
 
-__all__ = ["FLIPS", "RMS_FLOOR", "Held", "hold", "rms_limit", "wrong_pattern"]
+__all__ = ["FLIPS", "RMS_FLOOR", "Held", "hold", "rms_limit", "ulp", "wrong_pattern"]
 
 # The only typed-in constants of a verdict. `tools/bench.py faults` measures what they give on
 # fresh seeds; the README's table holds the figures.
@@ -148,7 +148,7 @@ def _roundings(
         hard, expected = hard[where], expected[where]
     hard, expected = (torch.where(t.isfinite(), t, 0.0) for t in (hard, expected))
     near = torch.minimum(hard, 3 * expected)
-    step = _ulp(value, budget.dtype)
+    step = ulp(value, budget.dtype)
     share = (2 * near / step).clamp(max=1)
     # Where all of y - H to y + H rounds to t, nothing is outside and nothing can flip. Half a step
     # around t does, and a quarter beneath a power of two; what is closer to an edge is rounded.
@@ -178,8 +178,8 @@ def _rounded(
     return outside, may_flip | small, exact != got, small
 
 
-def _ulp(value: Tensor, dtype: DType) -> Tensor:
-    """Distance between neighbours of the output dtype at each value."""
+def ulp(value: Tensor, dtype: DType) -> Tensor:
+    """Return the distance between neighbours of a dtype of at most 32 bits at each finite float64 value."""
     # The exponent's bits alone are the power of two below; float64 subnormals are below any other type's.
     power = (value.view(torch.int64) & (0x7FF << 52)).view(torch.float64)
     return power.clamp(min=dtype.min_normal) * 2.0**-dtype.mantissa_bits

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from faults.criteria import PLAIN_PROFILE
 from faults.engine_kernels import BUGS, VARIANTS, Way, computed
 from faults.engine_nets import folder_of, plan
 from faults.engine_outputs import OUTPUT_FAULTS
@@ -30,6 +29,7 @@ from parity.judge.verdict import Cause, StepJudgement, Verdict
 from parity.localize.diagnose import diagnose
 from parity.localize.localize import earlier_than
 from parity.run.engine_recorder import Recorder, compose
+from parity.selftest.criteria import PLAIN_PROFILE
 from parity.store.recording import Environment, Recording
 
 __all__ = ["Fault", "Found", "Subject", "faults_of", "hunt", "quiet"]

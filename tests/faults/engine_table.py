@@ -13,7 +13,8 @@ from faults.engine_causes import is_right
 from faults.engine_hunt import Found, Subject, faults_of, hunt, quiet
 from faults.engine_kernels import VARIANTS
 from faults.engine_nets import TRAINED
-from faults.table import interval
+
+from parity.selftest.table import interval
 
 __all__ = ["Hunted", "hunted"]
 

@@ -22,16 +22,19 @@ FLOW = (
     ("store",),
     ("run",),
     ("judge",),
-    ("localize",),
+    ("localize", "selftest"),
     ("report",),
     ("check", "golden", "request"),
-    ("cli_engine", "cli_localize", "cli_model"),
+    ("cli_engine", "cli_localize", "cli_model", "cli_selftest"),
     ("cli", "pytest_plugin"),
     ("__main__",),
 )
 PLACE = {name: place for place, names in enumerate(FLOW) for name in names}
 
-DOORS = ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py", "pytest_plugin.py", "__main__.py")
+DOORS = (
+    *("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py", "cli_selftest.py"),
+    *("pytest_plugin.py", "__main__.py"),
+)
 # Stages that run the engine to observe it.
 OBSERVERS = ("run", "localize")
 # A vendor's own file; the other files of backend/ are shared by vendors.
@@ -61,9 +64,9 @@ ROOMS = {
     "safetensors": ("engine/*",),
     "tokenizers": ("engine/*",),
     "tomli": ("*",),
-    "torch": ("backend/*", "judge/*", "run/*", "localize/*", "engine/*", *DOORS),
+    "torch": ("backend/*", "judge/*", "run/*", "localize/*", "selftest/*", "engine/*", *DOORS),
     "transformers": ("engine/beside.py",),  # where it is installed, to be timed beside the engine
-    "typer": ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py"),
+    "typer": ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py", "cli_selftest.py"),
     "typing_extensions": ("*",),
 }
 TORCH_FREE = tuple(
@@ -77,6 +80,7 @@ LIGHT = (
     "cli_engine",
     "cli_localize",
     "cli_model",
+    "cli_selftest",
     "pytest_plugin",
     "case/*",
     "backend/registry",

@@ -9,13 +9,21 @@ import math
 from collections.abc import Iterator
 
 import torch
-from faults.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, exp, nearest, total
-from faults.decoder import JOINED, STORED, stored
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+from parity.selftest.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, exp, nearest, total
+from parity.selftest.decoder import JOINED, STORED, stored
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "KERNELS",
+    "LATENT",
+    "PAGED",
+    "SEGMENTS",
+    "latent_attention",
+    "paged_attention",
+]
 
 
 def _segments(p: Problem, bug: str, window: int | None) -> Iterator[tuple[slice, Tensor, Tensor]]:

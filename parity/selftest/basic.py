@@ -10,17 +10,25 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from faults.arithmetic import EXACT, PLAIN, TILE, Arithmetic, nearest
-from faults.kernel import Kernel, Moves
-from faults.problem import Outputs, Problem
 from torch import Tensor
 
 from parity.case.tensor import HostTensor
+from parity.selftest.arithmetic import EXACT, PLAIN, TILE, Arithmetic, nearest
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.problem import Outputs, Problem
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "KERNELS",
+    "NUMPY",
+    "TORCH",
+    "Array",
+    "matmul_wide",
+    "of_two",
+    "of_two_wide",
+]
 
 Array = np.ndarray
-TORCH = {"add": torch.add, "mul": torch.mul, "div": torch.div}
+TORCH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, "mul": torch.mul, "div": torch.div}
 NUMPY: dict[str, Callable[[Array, Array], Array]] = {"add": np.add, "mul": np.multiply, "div": np.divide}
 
 
@@ -47,7 +55,7 @@ def of_two(p: Problem, how: Arithmetic, bug: str) -> Tensor:
             return torch.floor(a / b)
         case "sign_of_zero_divisor_lost":
             b = torch.where(b == 0, b.abs(), b)
-    y = TORCH[p.op](a, b)
+    y: Tensor = TORCH[p.op](a, b)
     if bug == "invalid_is_0":
         return torch.where(y.isnan() & ~a.isnan() & ~b.isnan(), 0.0, y)
     return y
@@ -114,7 +122,7 @@ _SHARED = ("operands_flushed", "operand_bf16", "first_row_for_all", "invalid_is_
 _ONCE = (PLAIN, EXACT)
 _WIDE = ("first_row_for_all", "subtracted", "as_32_bits", "kept_as_32_bits", "saturated", "as_float64")
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "add": Kernel(compute=of_two, bugs=(*_SHARED, "subtracted"), legitimate=_ONCE),
     "mul": Kernel(compute=of_two, bugs=_SHARED, legitimate=_ONCE),
     "div": Kernel(

@@ -1,4 +1,4 @@
-"""Count trials, with intervals, and print what the criteria are worth beside each other.
+"""Count trials, with intervals: what each criterion accepts of what is right and of what is not.
 
 An interval is Wilson's at 95 %, or at most 3/n where nothing was seen. It takes trials as
 independent; those of one case share their inputs, so it is somewhat too narrow.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from faults.criteria import BASELINES
-from faults.suite import Kind, Trial
+from parity.selftest.criteria import BASELINES
+from parity.selftest.suite import Kind, Trial
 
 __all__ = ["CRITERIA", "UNLISTED", "Tally", "interval"]
 
@@ -92,52 +92,17 @@ class Tally:
             and all(key[place[field]] == value for field, value in where.items())
         )
 
-    def lines(self) -> Iterator[str]:
-        """Yield the whole report."""
-        counts = ", ".join(f"{self.count(kind):,} {kind.value}" for kind in Kind)
-        yield f"trials: {counts}"
-        yield ""
-        yield f"{'criterion':<15}{'false alarms %':>24}{'missed % of real':>24}{'missed % of hidden':>24}"
-        yield from (self._criterion(name) for name in CRITERIA)
-        yield ""
-        yield from self._by("dtype", "derived, by dtype")
-        yield from self._by("family", "derived, by family with misses", only_missed=True)
-        yield from self._by("name", "derived, by fault with misses", only_missed=True)
-        yield from self._unlisted()
-        yield from self._false_alarms()
+    def families(self) -> list[str]:
+        """Return the families of which anything was seen, sorted."""
+        return sorted({family for family, *_ in self.seen})
 
-    def _criterion(self, name: str) -> str:
-        legitimate = self.count(Kind.LEGITIMATE)
-        alarms = legitimate - self.count(Kind.LEGITIMATE, name)
-        cells = [_cell(alarms, legitimate)]
-        cells += [_cell(self.count(kind, name), self.count(kind)) for kind in (Kind.REAL, Kind.HIDDEN)]
-        return f"{name:<15}" + "".join(f"{cell:>24}" for cell in cells)
+    def dtypes(self) -> list[str]:
+        """Return the dtypes of which anything was seen, sorted."""
+        return sorted({dtype for _, dtype, *_ in self.seen})
 
-    def _by(self, field_name: str, title: str, *, only_missed: bool = False) -> Iterator[str]:
-        place = {"family": 0, "dtype": 1, "name": 2}[field_name]
-        real: Counter[str] = Counter()
-        missed: Counter[str] = Counter()
-        for key, n in self.seen.items():
-            real[key[place]] += n if key[3] == Kind.REAL.value else 0
-        for key, n in self.accepted.items():
-            missed[key[place]] += n if key[3] == Kind.REAL.value and key[4] == "derived" else 0
-        yield f"{title:<34}{'real':>9}{'missed':>9}{'%':>24}"
-        for name in sorted(real, key=lambda name: (-missed[name], name)):
-            if missed[name] or not only_missed:
-                yield f"  {name:<32}{real[name]:>9,}{missed[name]:>9,}{_cell(missed[name], real[name]):>24}"
-        yield ""
-
-    def _unlisted(self) -> Iterator[str]:
-        yield f"{'classes that NUMERICS.md lacks':<34}{'real':>9}{'missed':>9}{'%':>24}"
-        for name in UNLISTED:
-            real, missed = self.count(Kind.REAL, name=name), self.count(Kind.REAL, "derived", name=name)
-            yield f"  {name:<32}{real:>9,}{missed:>9,}{_cell(missed, real):>24}"
-        yield ""
-
-    def _false_alarms(self) -> Iterator[str]:
-        yield f"derived false alarms: {len(self.false_alarms)}"
-        for seed, case, name in self.false_alarms[:20]:
-            yield f"  seed {seed}  {name}  {case}"
+    def names(self) -> list[str]:
+        """Return the names of what was done to results, sorted."""
+        return sorted({name for _, _, name, _ in self.seen})
 
     def to_json(self) -> dict[str, Any]:
         """Return every count as plain data."""
@@ -151,10 +116,3 @@ class Tally:
             for key, n in sorted(self.seen.items())
         ]
         return {"rows": rows, "false_alarms": self.false_alarms, "misses": self.misses}
-
-
-def _cell(k: int, n: int) -> str:
-    if not n:
-        return "none tried"
-    low, high = interval(k, n)
-    return f"{100 * k / n:.2f} [{100 * low:.2f}, {100 * high:.2f}]"

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import torch
-from faults.arithmetic import Arithmetic, nearest
-from faults.kernel import LOW_SUMS, Kernel
-from faults.problem import Problem
-from faults.products import CONTRACTION, product
 from torch import Tensor
 from torch.nn.functional import pad, unfold
 
-__all__ = ["KERNELS"]
+from parity.selftest.arithmetic import Arithmetic, nearest
+from parity.selftest.kernel import LOW_SUMS, Kernel, Moves
+from parity.selftest.problem import Problem
+from parity.selftest.products import CONTRACTION, product
+
+__all__ = [
+    "KERNELS",
+    "convolution",
+]
 
 
 def convolution(p: Problem, how: Arithmetic, bug: str) -> Tensor:
@@ -24,10 +28,14 @@ def convolution(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     windows = unfold(
         _padded(p, x, width, bug), (height, width), p.integer("dilation"), 0, p.integer("stride")
     )
-    windows = windows.unflatten(1, (groups, -1))
+    windows = windows.reshape(len(windows), groups, windows.shape[1] // groups, windows.shape[-1])
     y = product(p, w.reshape(groups, out // groups, -1), windows, how, bug).flatten(1, 2)
     y = _biased(p, y, how, bug)
-    return y if p.op == "conv1d" else y.unflatten(-1, (_rows(p, height), -1))
+    return (
+        y
+        if p.op == "conv1d"
+        else y.reshape(*y.shape[:-1], _rows(p, height), y.shape[-1] // max(_rows(p, height), 1))
+    )
 
 
 def _taps(w: Tensor, bug: str) -> Tensor:
@@ -103,7 +111,7 @@ _BUGS = (
     "product_rounded",
 )
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "conv1d": Kernel(compute=convolution, bugs=_BUGS, arithmetics=LOW_SUMS),
     "conv2d": Kernel(compute=convolution, bugs=(*_BUGS, "height_and_width_exchanged"), arithmetics=LOW_SUMS),
 }

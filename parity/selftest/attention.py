@@ -9,13 +9,21 @@ import dataclasses
 import math
 
 import torch
-from faults.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, exp, nearest, total
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel
-from faults.problem import Problem
-from faults.reductions import unguarded
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+from parity.selftest.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, exp, nearest, total
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel
+from parity.selftest.problem import Problem
+from parity.selftest.reductions import unguarded
+
+__all__ = [
+    "ATTENTION",
+    "KERNELS",
+    "ROPE",
+    "attention",
+    "flash_without_rescaling",
+    "rope",
+]
 
 
 def _bias(p: Problem, how: Arithmetic, *, T: int, S: int, bug: str) -> Tensor:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from faults.kernel import Moves
-from faults.problem import Outputs, Problem
 
 from parity.case.dtype import DTYPES, decode
 from parity.case.tensor import HostTensor
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.problem import Outputs, Problem
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "KERNELS",
+    "Array",
+    "argmax",
+    "as_right",
+    "is_a_largest",
+]
 
 Array = np.ndarray
 
@@ -19,7 +25,7 @@ def _keys(p: Problem, bug: str) -> tuple[Array, int]:
     raw, dim = p.raw(0), p.integer("dim")
     if not p.dtype.is_float:
         return _integer_keys(np.moveaxis(raw, dim, -1) if raw.ndim else raw.reshape(1), bug), dim
-    keys = decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape)
+    keys: Array = decode(raw.reshape(-1).view(f"u{raw.dtype.itemsize}"), p.dtype).reshape(raw.shape)
     keys = np.moveaxis(keys, dim, -1) if keys.ndim else keys.reshape(1)
     match bug:
         case "by_magnitude":
@@ -46,7 +52,8 @@ def _integer_keys(keys: Array, bug: str) -> Array:
     n = keys.shape[-1]
     match bug:
         case "by_magnitude":
-            return np.abs(keys)
+            size: Array = np.abs(keys)
+            return size
         case "low_32_bits":
             return keys.astype(np.int32).astype(keys.dtype)
         case "as_float64":
@@ -179,7 +186,7 @@ def is_a_largest(p: Problem, outputs: Outputs) -> bool:
     """Whether every index points at an element that nothing in its row exceeds."""
     keys, _ = _keys(p, "")
     rows = keys.reshape(-1, keys.shape[-1])
-    for row, i in zip(rows, outputs[0].array().reshape(-1), strict=True):
+    for row, i in zip(rows, outputs[0].array().reshape(-1).tolist(), strict=True):
         if not 0 <= i < len(row) or (np.isnan(row).any() and not np.isnan(row[i])):
             return False
         if not np.isnan(row).any() and (row > row[i]).any():
@@ -202,7 +209,7 @@ _SHARED = (
 )
 _RANKED = (*_SHARED, "beyond_power_of_two_lost", "duplicate", "two_not_in_order", "values_of_key")
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "topk": Moves(compute=_ranked, bugs=(*_RANKED, "kth_off_by_one"), ways=("", "last"), legal=as_right),
     "sort": Moves(compute=_ranked, bugs=(*_RANKED, "not_stable"), ways=("", "last"), legal=as_right),
     "argmax": Moves(compute=argmax, bugs=(*_SHARED, "padding_wins"), ways=("", "last"), legal=is_a_largest),

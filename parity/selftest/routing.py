@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from faults.arithmetic import EXACT, LEGITIMATE, PLAIN, Arithmetic, contracted, nearest, total
-from faults.decoder import ACTIVATIONS, JOINED, STORED, activation, stored
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel, Moves
-from faults.problem import Outputs, Problem, store
 from torch import Tensor
 
 from parity.case.dtype import DTYPES
 from parity.case.tensor import HostTensor
+from parity.selftest.arithmetic import EXACT, LEGITIMATE, PLAIN, Arithmetic, contracted, nearest, total
+from parity.selftest.decoder import ACTIVATIONS, JOINED, STORED, activation, stored
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel, Moves
+from parity.selftest.problem import Outputs, Problem, store
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "EXPERTS",
+    "KERNELS",
+    "ROUTE",
+    "WAYS",
+    "experts",
+    "legal",
+    "route",
+]
 
 WAYS = {"": PLAIN, "float64": EXACT, "lanes8": LEGITIMATE[3], "stored": STORED[0], "last_of_equals": PLAIN}
 
@@ -188,7 +196,7 @@ _WAYS = tuple(
     if how.name in {"plain", "reversed", "lanes8", "blocked16", "fused", "functions_high", "float64"}
 )
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "route": Moves(compute=route, bugs=ROUTE, ways=tuple(WAYS), legal=legal),
     "experts": Kernel(
         compute=experts,

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from faults.arithmetic import LEGITIMATE, Arithmetic, contracted, nearest, prefix, total
-from faults.problem import cases, inputs_of, problems
-from faults.suite import KERNELS, Kind, classes, right, trials
-from faults.table import UNLISTED
 
 from parity.case.op import OPS
+from parity.selftest.arithmetic import LEGITIMATE, Arithmetic, contracted, nearest, prefix, total
+from parity.selftest.problem import cases, inputs_of, problems
+from parity.selftest.suite import KERNELS, Kind, classes, right, trials
+from parity.selftest.table import UNLISTED
 
 SEED = 1
 CASES = cases()

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from faults.kernel import Moves
-from faults.problem import Outputs, Problem, store
 
 from parity.backend.indexing import parse_index
 from parity.case.dtype import DTYPES
 from parity.case.family import dims
 from parity.case.tensor import HostTensor
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.problem import Outputs, Problem, store
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "KERNELS",
+    "Array",
+    "cat",
+    "copy",
+    "embedding",
+    "gather",
+    "index",
+    "reshape",
+    "slice_",
+    "slice_assign",
+    "triangle",
+    "triu_indices",
+    "where",
+]
 
 Array = np.ndarray
 
@@ -118,13 +132,15 @@ def gather(p: Problem, bug: str) -> Outputs:
 def where(p: Problem, bug: str) -> Outputs:
     """a where condition else b."""
     condition, a, b = p.raw(0), p.raw(1), p.raw(2)
+    chosen = p.inputs[1]
+    assert chosen is not None
     match bug:
         case "inverted":
             condition = ~condition
-        case "by_arithmetic" if p.inputs[1].dtype.is_float:
+        case "by_arithmetic" if chosen.dtype.is_float:
             c = torch.from_numpy(condition).to(torch.float64)
             y = p.x(1) * c + p.x(2) * (1 - c)
-            return (store(y, p.inputs[1].dtype),)
+            return (store(y, chosen.dtype),)
         case "scalar_from_first_row" if condition.ndim > 1:
             condition = np.broadcast_to(condition[:1], condition.shape)
     return _as(p, np.where(condition, a, b), like=1)
@@ -188,6 +204,7 @@ def slice_(p: Problem, bug: str) -> Outputs:
             return _as(p, np.roll(x, -1, axis=-1)[index])
         case "stride_ignored":
             tensor = p.inputs[0]
+            assert tensor is not None
             flat = np.array(tensor.storage)
             return _as(p, np.resize(flat, x.shape)[index])
     return _as(p, y)
@@ -211,7 +228,7 @@ def slice_assign(p: Problem, bug: str) -> Outputs:
     return _as(p, x)
 
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "copy": Moves(compute=copy, bugs=("storage_in_order", "through_f32", "last_dimension_reversed")),
     "reshape": Moves(compute=reshape, bugs=("storage_in_order", "columns_first", "last_two_swapped")),
     "embedding": Moves(

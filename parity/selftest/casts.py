@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-from faults.kernel import Moves
-from faults.problem import Outputs, Problem
 
 from parity.case.dtype import DTYPES, DType, Kind, Overflow, decode, encode
 from parity.case.tensor import HostTensor
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.problem import Outputs, Problem
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "KERNELS",
+    "MIXED",
+    "Floats",
+    "cast",
+    "defined",
+]
 
 # Formats that are taken for each other.
 MIXED = {"e4m3fn": "e4m3fnuz", "e4m3fnuz": "e4m3fn", "e5m2": "e5m2fnuz", "e5m2fnuz": "e5m2"}
@@ -104,7 +110,7 @@ def _to_integer(p: Problem, values: Floats, to: DType, bug: str) -> np.ndarray:
     x = p.inputs[0]
     assert x is not None
     if to.kind is Kind.BOOL:
-        true = values != 0
+        true: np.ndarray = values != 0
         if bug == "minus_zero_true":
             true = true | ((values == 0) & np.signbit(values))
         if bug == "fraction_lost":
@@ -114,9 +120,10 @@ def _to_integer(p: Problem, values: Floats, to: DType, bug: str) -> np.ndarray:
         raw = p.raw(0)
         if bug == "saturated" and raw.dtype != np.bool_:
             limits = np.iinfo(to.storage)
-            low, high = (max(limits.min, np.iinfo(raw.dtype).min), min(limits.max, np.iinfo(raw.dtype).max))
-            raw = np.clip(raw, low, high)
-        return raw.astype(to.storage)
+            own = np.iinfo(raw.dtype)
+            raw = np.clip(raw, max(limits.min, own.min), min(limits.max, own.max))
+        whole: np.ndarray = raw.astype(to.storage)
+        return whole
     values = {"rounded_to_nearest": np.rint, "floored": np.floor}.get(bug, np.trunc)(values)
     low = -(2.0 ** (to.bits - 1)) if to.signed else 0.0
     high = 2.0 ** (to.bits - 1) if to.signed else 2.0**to.bits
@@ -148,7 +155,7 @@ def defined(p: Problem, outputs: Outputs) -> bool:
     return bool(((a == b) | free).all())
 
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "cast": Moves(
         compute=cast,
         bugs=(

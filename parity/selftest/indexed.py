@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from faults.arithmetic import EXACT, LEGITIMATE, Arithmetic, nearest, total
-from faults.kernel import Kernel, Moves
-from faults.problem import Outputs, Problem, store
 from torch import Tensor
 
 from parity.case.tensor import HostTensor
 from parity.judge.oracle import to_float64
+from parity.selftest.arithmetic import EXACT, LEGITIMATE, Arithmetic, nearest, total
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.problem import Outputs, Problem, store
 
-__all__ = ["KERNELS"]
+__all__ = [
+    "KERNELS",
+    "Array",
+    "index_put",
+    "index_put_adds",
+    "one_of_the_written",
+]
 
 Array = np.ndarray
 
@@ -60,9 +66,9 @@ def _meeting(p: Problem, bug: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return (x, flat slot of each term, terms) of an op that adds at indices."""
     x = p.x(0)
     if p.op == "index_put":
-        index, rows = _slots(p, bug)
+        rows_at, rows = _slots(p, bug)
         rest = x[0].numel() if len(x) else 0
-        slots = torch.from_numpy(index)[:, None] * rest + torch.arange(rest)
+        slots = torch.from_numpy(rows_at)[:, None] * rest + torch.arange(rest)
         return (
             x,
             slots.reshape(-1),
@@ -120,7 +126,7 @@ _ADDS = (
 )
 _WAYS = tuple(how for how in LEGITIMATE if how.order != "exact16")
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "index_put": Moves(
         compute=index_put,
         bugs=("negative_clamped", "index_off_by_one", "last_not_written", "values_of_next", "added"),

@@ -6,12 +6,27 @@ import math
 from collections.abc import Callable
 
 import torch
-from faults.arithmetic import EXACT, PLAIN, Arithmetic, exp, nearest
-from faults.kernel import MIDDLE, Kernel
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS", "WAYS", "gelu_erf", "gelu_tanh", "sigmoid", "silu"]
+from parity.selftest.arithmetic import EXACT, PLAIN, Arithmetic, exp, nearest
+from parity.selftest.kernel import MIDDLE, Kernel
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "KERNELS",
+    "SHARED",
+    "WAYS",
+    "Function",
+    "erf",
+    "exponential",
+    "gelu_erf",
+    "gelu_tanh",
+    "rsqrt",
+    "sigmoid",
+    "silu",
+    "swiglu",
+    "tanh",
+]
 
 # Ways that differ for a function: e^x by 2^x, a product with the reciprocal, another textbook form.
 WAYS = (

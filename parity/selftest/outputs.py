@@ -10,14 +10,32 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from faults.arithmetic import TILE, nearest
-from faults.problem import Outputs, Problem, store
 from torch import Tensor
 
 from parity.case.dtype import DTYPES, DType, Overflow, decode, encode
 from parity.case.tensor import HostTensor
+from parity.selftest.arithmetic import TILE, nearest
+from parity.selftest.problem import Outputs, Problem, store
 
-__all__ = ["FAULTS"]
+__all__ = [
+    "FAULTS",
+    "Array",
+    "Fault",
+    "bit_flipped",
+    "lane_from_neighbour",
+    "last_row_not_written",
+    "nan_payload_lost",
+    "one_element_zero",
+    "one_wrong_element",
+    "read_by_columns",
+    "rows_rolled",
+    "stale_row",
+    "stale_tile",
+    "swapped_tiles",
+    "tail_not_written",
+    "transposed",
+    "zero_sign_lost",
+]
 
 Fault = Callable[[Problem, Tensor | None, Outputs, Outputs], Outputs | None]
 Array = np.ndarray
@@ -151,7 +169,7 @@ def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) ->
 def _stored(change: Callable[[Tensor, DType], HostTensor | None]) -> Fault:
     """A fault of how a rounded result is stored."""
 
-    def apply(p: Problem, y: Tensor | None, right: Outputs, _stale: Outputs) -> Outputs | None:
+    def apply(_p: Problem, y: Tensor | None, right: Outputs, _stale: Outputs) -> Outputs | None:
         if y is None:
             return None
         made = change(y, right[0].dtype)

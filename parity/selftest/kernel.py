@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from faults.arithmetic import LEGITIMATE, Arithmetic
-from faults.problem import Outputs, Problem
 from torch import Tensor
+
+from parity.selftest.arithmetic import LEGITIMATE, Arithmetic
+from parity.selftest.problem import Outputs, Problem
 
 __all__ = ["LOW_SUMS", "MIDDLE", "Kernel", "Moves"]
 

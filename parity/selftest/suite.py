@@ -13,7 +13,14 @@ from enum import Enum
 
 import numpy as np
 import torch
-from faults import (
+from torch import Tensor
+
+from parity.backend.torch_ops import TORCH_OPS
+from parity.backend.torch_tensor import to_host, to_torch
+from parity.case.case import Case
+from parity.judge.budget import Budget, Expected
+from parity.judge.oracle import answers, to_float64
+from parity.selftest import (
     attention,
     basic,
     casts,
@@ -29,20 +36,21 @@ from faults import (
     reductions,
     routing,
 )
-from faults.arithmetic import PLAIN
-from faults.criteria import PLAIN_PROFILE, baselines, derived
-from faults.kernel import Kernel, Moves
-from faults.outputs import FAULTS
-from faults.problem import Outputs, Problem, problems, store
-from torch import Tensor
+from parity.selftest.arithmetic import PLAIN
+from parity.selftest.criteria import PLAIN_PROFILE, baselines, derived
+from parity.selftest.kernel import Kernel, Moves
+from parity.selftest.outputs import FAULTS
+from parity.selftest.problem import Outputs, Problem, problems, store
 
-from parity.backend.torch_ops import TORCH_OPS
-from parity.backend.torch_tensor import to_host, to_torch
-from parity.case.case import Case
-from parity.judge.budget import Budget, Expected
-from parity.judge.oracle import answers, to_float64
-
-__all__ = ["KERNELS", "Kind", "Trial", "classes", "kernel_of", "trials"]
+__all__ = [
+    "KERNELS",
+    "Kind",
+    "Trial",
+    "classes",
+    "kernel_of",
+    "right",
+    "trials",
+]
 
 KERNELS: dict[str, Kernel | Moves] = {
     **products.KERNELS,

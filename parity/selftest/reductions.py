@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import torch
-from faults.arithmetic import TILE, Arithmetic, exp, nearest, prefix, total
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS", "unguarded"]
+from parity.selftest.arithmetic import TILE, Arithmetic, exp, nearest, prefix, total
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel, Moves
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "KERNELS",
+    "POSITIONS",
+    "SOFTMAX",
+    "cumsum",
+    "log_softmax",
+    "logsumexp",
+    "reduce_sum",
+    "softmax",
+    "softmax_rows",
+    "unguarded",
+]
 
 # A sum's own bugs: positions that are lost, read twice, or read from the next row.
 POSITIONS = ("dropped_tile", "dropped_tail", "tail_twice", "reads_past_end")
@@ -146,7 +158,7 @@ def _running(x: Tensor, base: Tensor, how: Arithmetic) -> Tensor:
     """Sum e^(x - max) in tiles, with the maximum so far, rescaling what is summed already."""
     top = torch.full_like(base, -torch.inf)
     partial = torch.zeros_like(base)
-    for tile in x.split(64, -1):
+    for tile in torch.split(x, 64, -1):
         new = torch.maximum(top, tile.amax(-1, keepdim=True))
         shift = torch.where(new == -torch.inf, 0.0, new)
         scale = torch.where(top == -torch.inf, 0.0, exp(top - shift, how))
@@ -224,7 +236,7 @@ SOFTMAX = (
 )
 
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "sum": Kernel(compute=reduce_sum, bugs=POSITIONS, arithmetics=LOW_SUMS),
     "mean": Kernel(
         compute=reduce_sum,

@@ -14,7 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["EXACT", "LEGITIMATE", "PLAIN", "Arithmetic", "contracted", "exp", "nearest", "prefix", "total"]
+__all__ = [
+    "EXACT",
+    "LEGITIMATE",
+    "PLAIN",
+    "TILE",
+    "Arithmetic",
+    "contracted",
+    "exp",
+    "nearest",
+    "prefix",
+    "total",
+]
 
 # Positions that a kernel handles at once, in tiles and in padding.
 TILE = 16
@@ -157,7 +168,7 @@ def _chain(terms: Tensor) -> Tensor:
 def _blocks(terms: Tensor, size: int) -> Tensor:
     """Split the last dimension into [blocks, size], filled up with zeros."""
     filled = torch.nn.functional.pad(terms, (0, -terms.shape[-1] % size))
-    return filled.unflatten(-1, (filled.shape[-1] // size, size))
+    return filled.reshape(*filled.shape[:-1], filled.shape[-1] // size, size)
 
 
 def _halved(terms: Tensor) -> Tensor:
@@ -233,7 +244,7 @@ def _fused(a: Tensor, b: Tensor, how: Arithmetic) -> Tensor:
     wide_a, wide_b = a.to(torch.float64), b.to(torch.float64)
     lanes = []
     for lane in range(2 if how.order.startswith("blocked") else 1):
-        partial = torch.zeros(torch.broadcast_shapes((*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1])))
+        partial = torch.zeros(np.broadcast_shapes((*a.shape[:-1], 1), (*b.shape[:-2], 1, b.shape[-1])))
         for k in range(lane, a.shape[-1], 2 if how.order.startswith("blocked") else 1):
             product = wide_a[..., :, k, None] * wide_b[..., k, None, :]
             partial = (partial.to(torch.float64) + product).to(torch.float32)

@@ -15,9 +15,10 @@ def matmul(p: Params) -> Parts:
     """A tail of K that is left out of a long sum, an accumulator that is short for it."""
     m, k, n = dims(p.shape)
     a = tensor("a", p.dtype, (m, k), p.dist)
-    options = {"axis": -2} if p.dist == "cancel" else {}
     partner = {"cancel": "paired", "positive": "positive"}.get(p.dist, "normal")
-    return one("matmul", a, tensor("b", p.dtype, (k, n), partner, **options))
+    if p.dist == "cancel":
+        return one("matmul", a, tensor("b", p.dtype, (k, n), partner, axis=-2))
+    return one("matmul", a, tensor("b", p.dtype, (k, n), partner))
 
 
 @family(

@@ -7,9 +7,9 @@ option away. Does not compute.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,12 +25,19 @@ from parity.case.op import Attr
 from parity.case.tensor import HostTensor
 from parity.judge.oracle import to_float64
 
-__all__ = ["Problem", "cases", "inputs_of", "store"]
+__all__ = [
+    "Outputs",
+    "Problem",
+    "Runner",
+    "cases",
+    "inputs_of",
+    "problems",
+    "store",
+]
 
 Outputs = tuple[HostTensor, ...]
+_PRODUCTION = "_production"  # a folder that no suite loads
 Runner = Callable[["Problem"], Outputs]
-
-PRODUCTION = Path(__file__).parent / "cases"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -91,11 +98,12 @@ def store(y: Tensor, to: DType) -> HostTensor:
     return HostTensor.of(encode(y.to(torch.float64).numpy(), to).view(to.storage), to)
 
 
-def cases(*, production: bool = False) -> list[Case]:
+@functools.cache
+def cases(*, production: bool = False) -> tuple[Case, ...]:
     """Return the built-in op cases, or those of production size that only the fault suite has."""
     if production:
-        return Catalog.load([PRODUCTION]).select([], suite=None)
-    return Catalog.load([builtin_cases()]).select([], suite="ops")
+        return tuple(Catalog.load([builtin_cases() / _PRODUCTION]).select([], suite=None))
+    return tuple(Catalog.load([builtin_cases()]).select([], suite="ops"))
 
 
 def inputs_of(case: Case, *, seed: int) -> dict[str, HostTensor]:

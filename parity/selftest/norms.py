@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import torch
-from faults.arithmetic import TILE, Arithmetic, nearest, total
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS", "OTHER_EPS", "mean_of", "rsqrt"]
+from parity.selftest.arithmetic import TILE, Arithmetic, nearest, total
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel, Moves
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "COMMON",
+    "KERNELS",
+    "OTHER_EPS",
+    "layer_norm",
+    "mean_of",
+    "rms_norm",
+    "rsqrt",
+]
 
 # What a port writes where the case says another epsilon.
 OTHER_EPS = {"eps_1e-3": 1e-3, "eps_1e-5": 1e-5, "eps_1e-6": 1e-6, "eps_omitted": 0.0}
@@ -35,6 +44,7 @@ def mean_of(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
 
 
 def rsqrt(x: Tensor, how: Arithmetic) -> Tensor:
+    """Return 1 / sqrt(x) as an arithmetic has it: at once, or by a division."""
     return how.off(x.rsqrt() if how.reciprocal else 1 / x.sqrt())
 
 
@@ -135,7 +145,7 @@ COMMON = (
     "gain_of_next_channel",
 )
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "rms_norm": Kernel(
         compute=rms_norm,
         bugs=(*COMMON, "mean_subtracted", "gain_plus_1"),

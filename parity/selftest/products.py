@@ -7,12 +7,22 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from faults.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, nearest, total
-from faults.kernel import LOW_SUMS, Kernel
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["KERNELS"]
+from parity.selftest.arithmetic import LEGITIMATE, TILE, Arithmetic, contracted, nearest, total
+from parity.selftest.kernel import LOW_SUMS, Kernel, Moves
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "CONTRACTION",
+    "KERNELS",
+    "addmm",
+    "int8_linear",
+    "linear",
+    "matmul",
+    "product",
+    "weight_linear",
+]
 
 CONTRACTION = (
     "dropped_k_tile",
@@ -219,7 +229,7 @@ _SCALE = ("scale_of_next_channel", "scaled_twice", "weights_dequantised_bf16")
 # A late scale is legitimate for whole rows alone, and its order shows by `reciprocal`.
 _EXACT_SUM = tuple(dataclasses.replace(how, order="sequential", fused=False) for how in LEGITIMATE)
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "matmul": Kernel(compute=matmul, bugs=(*CONTRACTION, *_BATCH), arithmetics=LOW_SUMS),
     "bmm": Kernel(compute=matmul, bugs=(*CONTRACTION, *_BATCH), arithmetics=LOW_SUMS),
     "linear": Kernel(

@@ -7,14 +7,30 @@ the latter, and are as right.
 from __future__ import annotations
 
 import torch
-from faults.arithmetic import EXACT, LEGITIMATE, PLAIN, Arithmetic, nearest
-from faults.kernel import LOW_SUMS, MIDDLE, Kernel
-from faults.norms import OTHER_EPS, mean_of, rsqrt
-from faults.pointwise import WAYS, gelu_erf, gelu_tanh, sigmoid, silu
-from faults.problem import Problem
 from torch import Tensor
 
-__all__ = ["JOINED", "KERNELS", "STORED", "activation", "stored"]
+from parity.selftest.arithmetic import EXACT, LEGITIMATE, PLAIN, Arithmetic, nearest
+from parity.selftest.kernel import LOW_SUMS, MIDDLE, Kernel, Moves
+from parity.selftest.norms import OTHER_EPS, mean_of, rsqrt
+from parity.selftest.pointwise import WAYS, gelu_erf, gelu_tanh, sigmoid, silu
+from parity.selftest.problem import Problem
+
+__all__ = [
+    "ACTIVATIONS",
+    "GATED",
+    "JOINED",
+    "KERNELS",
+    "NORM",
+    "ROTATE",
+    "STORED",
+    "activation",
+    "gated",
+    "rotate",
+    "scaled_embedding",
+    "softcap",
+    "stored",
+    "weighted_rms_norm",
+]
 
 STORED = (
     Arithmetic(name="stored"),
@@ -265,7 +281,7 @@ _ROWS = (
     "scale_in_bf16",
 )
 
-KERNELS = {
+KERNELS: dict[str, Kernel | Moves] = {
     "weighted_rms_norm": Kernel(compute=weighted_rms_norm, bugs=NORM, arithmetics={**LOW_SUMS, **MIDDLE}),
     "rotate": Kernel(compute=rotate, bugs=ROTATE, legitimate=(*_TURNS, *STORED), arithmetics=MIDDLE),
     "gated": Kernel(compute=gated, bugs=GATED, legitimate=(*WAYS, *STORED), arithmetics=MIDDLE),
