@@ -1,4 +1,4 @@
-"""Every departure of a layer on the simulated Gaudi 2 is a declared quirk, at a step that it reaches."""
+"""Departures of layers and engine on the simulated Gaudi 2 are declared quirks, at steps that they reach."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from parity.judge.judge import judge
 from parity.judge.verdict import Verdict
 from parity.run.journal import Journal
 from parity.run.recorder import record
+from parity.run.subject import weights_of
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = {"linear", "paged_attention", "latent_attention", "experts", "route"}
@@ -27,22 +28,32 @@ CASES = (
     "layers/mlp:activation=gelu,bias=no,dist=normal",
     "layers/head:dtype=bf16,softcap=3",
     "layers/trained:dtype=bf16,layer=5",
+    "engine/mixed:arch=gemma2",
 )
+# A step of the engine, and the quirk but for which it is within.
+ENGINE = {
+    ("f16", "scaled_embedding"): "f16_flushes_results",
+    ("bf16", "paged_attention"): "fast_division",
+    ("bf16", "softcap"): "fast_division",
+}
 # The ops in which each quirk of production shows; the others of the chip no layer reaches.
 QUIRKS = {
     "f32_products_not_ieee": PRODUCTS,
     "gelu_is_tanh": {"gated", "experts"},
     "fast_division": {"softcap", "paged_attention"},
-    "f16_flushes_results": {"gated", "weighted_rms_norm", "add", "rotate"},
+    "f16_flushes_results": {
+        *("gated", "weighted_rms_norm", "add", "rotate"),
+        *("scaled_embedding", "paged_attention", "softcap"),
+    },
     "f16_products_on_host": PRODUCTS,
-    "f16_index_on_host": {"index_put"},
+    "f16_index_on_host": {"index_put", "copy"},
     "i64_order_on_host": {"route"},
 }
 
 
 @pytest.fixture(scope="module")
 def cases():
-    catalog = Catalog.load([ROOT / "cases" / "layers"])
+    catalog = Catalog.load([ROOT / "cases" / "layers", ROOT / "cases" / "engine"])
     return catalog.select([Selector.parse(text) for text in CASES], suite=None)
 
 
@@ -53,9 +64,14 @@ def departing(chip, cases):
     return {
         step.op: f"{case.id} {step.name}: {step.note}"
         for case in cases
-        for step in judge(case, record(case, backend, journal=Journal())).steps
+        for step in judged(case, backend).steps
         if step.verdict is not Verdict.WITHIN
     }
+
+
+def judged(case, backend):
+    recording = record(case, backend, journal=Journal())
+    return judge(case, recording, weights=weights_of(case)) if case.subject else judge(case, recording)
 
 
 def with_quirks(names):
@@ -79,3 +95,11 @@ def test_without_these_quirks_the_chip_is_within(cases):
 @pytest.mark.parametrize("name", ["ideal", "ascend910b"])
 def test_a_chip_whose_quirks_no_layer_reaches_is_within(cases, name):
     assert departing(find(name), cases) == {}
+
+
+@pytest.mark.parametrize("dtype, op", ENGINE)
+def test_a_site_of_the_engine_departs_by_one_quirk_alone(cases, dtype, op):
+    engine = [case for case in cases if case.id.path == "engine/mixed" and f"dtype={dtype}" in str(case.id)]
+    chip = find("gaudi2")
+    assert op in departing(chip, engine)
+    assert op not in departing(chip.without(ENGINE[dtype, op]), engine)

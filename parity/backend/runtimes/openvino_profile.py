@@ -62,8 +62,8 @@ DECLARED: tuple[Declared, ...] = (
         fact="keys_scaled",
         ops=("paged_attention", "latent_attention"),
         dtypes=("bf16",),
-        source="OpenVINO 2026.4: rounding the scaled keys, the product and the softmax weights to bf16 "
-        "reproduces every bit without a cap",
+        source="OpenVINO 2026.4: rounding the scaled keys, the product (where there is a cap, what it gives, "
+        "which is a post-op of the product's node) and the softmax weights to bf16 reproduces every bit",
     ),
     _stored("intermediates_rounded", "logsumexp", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"),
     _stored(

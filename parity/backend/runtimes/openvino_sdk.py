@@ -58,8 +58,9 @@ _STRICT: Mapping[str, object] = {
 }
 _READ_ONLY = ("DEVICE_ARCHITECTURE", "FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
 _CAPABILITIES: Mapping[str, str] = {"bf16": "BF16", "f16": "FP16"}
-# Compiled graphs kept: a step is repeated at once, a case comes back never.
-_KEPT = 16
+# Compiled graphs kept, about 1 MB each: the engine comes back to its sites (44 different ones of a small
+# mixture) with every token, and making a graph takes half a second, most of it torch.export's.
+_KEPT = 256
 
 
 class _Graph:

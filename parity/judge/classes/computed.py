@@ -26,9 +26,10 @@ def _points(*names: str) -> frozenset[str]:
 
 _EVERY = "every intermediate stored"
 _PRODUCTS = "products stored"
-# Readings that only a profile opens, by declaring `keys_scaled`.
+# Readings that only a profile opens, by declaring `keys_scaled`, or `scores_stored`.
 _SCALED = "keys scaled and stored before the product"
 _SCALED_CAPPED = "keys scaled and stored before the product, which is joined with the cap"
+_SCORES = "scaled products stored, with their cap where there is one, and weights"
 # Readings of an op beside the one in which nothing is stored, by what is said of them, and the points
 # that are stored in each. A chain of calls in a framework stores every result; a compiler joins what
 # is pointwise and stores what goes into and comes from a product; a fused attention stores only the
@@ -40,6 +41,7 @@ _ATTENTION: _Chains = {
     "weights stored before they are normalised": _points("exponentials"),
     _SCALED: _points("keys", "product", "weights"),
     _SCALED_CAPPED: _points("keys", "capped", "weights"),
+    _SCORES: _points("score", "capped", "weights"),
 }
 CHAINS: dict[str, _Chains] = {
     "experts": {
@@ -87,7 +89,8 @@ def chains(q: Question) -> Iterator[tuple[str, frozenset[str]]]:
     """Yield the ways to store intermediates, the op's own first, each with what is said of it.
 
     In a type as wide as the accumulator there is nothing to tell apart. A profile opens further ones:
-    `keys_scaled`, and `normalized_rounded` for a norm that rounds before its weight unasked.
+    `keys_scaled`, `scores_stored`, and `normalized_rounded` for a norm that rounds before its weight
+    unasked.
     """
     if q.attrs.get("rounds_first"):
         yield "", frozenset({"normal"})
@@ -99,15 +102,17 @@ def chains(q: Question) -> Iterator[tuple[str, frozenset[str]]]:
         yield "rounded before the weight", frozenset({"normal"})
     if q.op in CHAINS and q.dtype.bits < q.accumulator.dtype.bits and not q.attrs.get("wide"):
         for name, points in CHAINS[q.op].items():
-            if name not in (_SCALED, _SCALED_CAPPED) or name == _scaled(q):
+            if name not in (_SCALED, _SCALED_CAPPED, _SCORES) or name in _opened(q):
                 yield name, points
 
 
-def _scaled(q: Question) -> str:
-    """Return the reading that `keys_scaled` opens, if it is declared: a cap is joined with the product."""
-    if not q.declares("keys_scaled"):
-        return ""
-    return _SCALED if q.attrs.get("softcap") is None else _SCALED_CAPPED
+def _opened(q: Question) -> tuple[str, ...]:
+    """Return the readings that are declared; with scaled keys a cap is joined with the product."""
+    scaled = _SCALED if q.attrs.get("softcap") is None else _SCALED_CAPPED
+    return (
+        *((scaled,) if q.declares("keys_scaled") else ()),
+        *((_SCORES,) if q.declares("scores_stored") else ()),
+    )
 
 
 def keep(q: Question, made: Computed, point: str) -> Computed:

@@ -35,7 +35,9 @@ def draw(*shape, seed):
 
 def verdict(op, inputs, result, profile, *, name="bf16", **attrs):
     """Return the verdict on a result that is rounded to the output's dtype last."""
-    tensors = [host(x, name) for x in inputs]
+    tensors = [
+        host(x, name) if isinstance(x, torch.Tensor) else HostTensor.of(x, DTYPES["i64"]) for x in inputs
+    ]
     judged = [
         compare((host(result, name),), ("y",), answer.expected)[0].verdict
         for answer in answers(op, tensors, attrs, profile)
@@ -58,6 +60,18 @@ def addmm(bits):
     return [c, a, b], stored(-0.5 * (a @ b), bits) + 2.5 * c
 
 
+def capped(bits, *, cap=2.0, scale=0.3):
+    """Paged attention of one segment: scaled keys, capped scores and weights are stored."""
+    q, k, v = draw(17, 2, 16, seed=13), draw(17, 2, 16, seed=14), draw(17, 2, 16, seed=15)
+    # The scale is a constant of the tensors' type.
+    keys = stored(k * stored(torch.tensor(scale, dtype=torch.float64)), bits)
+    scores = stored(cap * torch.tanh(torch.einsum("thd,shd->hts", q, keys) / cap), bits)
+    hidden = torch.ones(17, 17).triu(1).bool()
+    weights = stored(scores.masked_fill(hidden, float("-inf")).softmax(-1), bits)
+    places = [np.arange(17), np.array([[0, 17, 0]])]
+    return [q, k, v, *places], torch.einsum("hts,shd->thd", weights, v)
+
+
 def attention(bits):
     q, k, v = draw(1, 2, 32, 64, seed=10), draw(1, 2, 48, 64, seed=11), draw(1, 2, 48, 64, seed=12)
     scores = stored(4 * q @ k.transpose(-1, -2), bits)
@@ -69,6 +83,7 @@ STORED = {
     "linear": (linear, {}),
     "addmm": (addmm, {"alpha": -0.5, "beta": 2.5}),
     "attention": (attention, {"causal": False, "window": None, "scale": 4.0}),
+    "paged_attention": (capped, {"scale": 0.3, "window": None, "softcap": 2.0}),
 }
 
 
@@ -86,7 +101,7 @@ def test_three_bits_less_between_nodes_exceed(op):
     assert verdict(op, inputs, result, OPENVINO, **attrs) is Verdict.EXCEEDS
 
 
-@pytest.mark.parametrize("op", ["layer_norm", "linear", "addmm"])
+@pytest.mark.parametrize("op", ["layer_norm", "linear", "addmm", "paged_attention"])
 def test_the_same_on_a_backend_that_does_not_declare_it_exceeds(op):
     make, attrs = STORED[op]
     inputs, result = make(8)
