@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import parity
-from parity.backend.spec import BackendSpec
 from parity.case.case import Case
 from parity.case.inputs import generate
 from parity.case.tensor import HostTensor
@@ -228,16 +227,7 @@ def _declared(
 ) -> tuple[Verdict, Deviation | None]:
     if recording is None:
         return judgement.verdict, None
-    environment = recording.environment
-    spec = BackendSpec.parse(environment.backend)
-    return declared.apply(
-        deviations.get(spec.family, ()),
-        case.id,
-        judgement.verdict,
-        mode=spec.mode,
-        setting=environment.setting,
-        provenance=environment.provenance,
-    )
+    return declared.apply_to_run(deviations, case.id, judgement.verdict, recording.environment)
 
 
 def _view(side: Side | None, cases: Sequence[Case]) -> SideView:

@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
@@ -28,10 +28,7 @@ from parity.errors import ParityError, UsageError
 if TYPE_CHECKING:
     from parity.backend.spec import Setting
     from parity.case.case import Case
-    from parity.case.catalog import Catalog
-    from parity.judge.deviations import Deviation
     from parity.report.view import Run
-    from parity.run.side import Side
 
 __all__ = ["app", "main"]
 
@@ -252,7 +249,7 @@ def check(
                 chosen,
                 reference=theirs,
                 target=ours,
-                deviations=_deviations(folders, [theirs, ours], catalog),
+                deviations=request.declared_of(folders, [theirs, ours], catalog),
                 time_box_s=time_box,
                 on_outcome=advance,
                 stopped=_stop.is_set,
@@ -421,15 +418,6 @@ def _some(cases: list[Case]) -> list[Case]:
     if not cases:
         raise typer.Exit(3)
     return cases
-
-
-def _deviations(
-    folders: Sequence[Path], sides: Sequence[Side | None], catalog: Catalog
-) -> dict[str, Sequence[Deviation]]:
-    from parity.judge.deviations import load
-
-    families = {side.spec().family for side in sides if side is not None}
-    return {family: load(folders, family, catalog.ids()) for family in families}
 
 
 def _next(run: Run, repeatable: str) -> str:

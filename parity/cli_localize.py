@@ -59,7 +59,8 @@ def diff(
     from parity.report.ladder import lines
 
     folders = request.case_folders(cases)
-    chosen = _one(Catalog.load(folders), case)
+    catalog = Catalog.load(folders)
+    chosen = _one(catalog, case)
     with request.work_folder() as work:
         theirs, ours = _sides(
             reference,
@@ -70,8 +71,9 @@ def diff(
             work=work,
             timeout=timeout,
         )
+        declared = request.declared_of(folders, [theirs, ours], catalog)
         looked = look(chosen, reference=theirs, target=ours)
-        found = replayed(looked, live=ours.live, folder=work / "replay").ladder()
+        found = replayed(looked, live=ours.live, folder=work / "replay").ladder(deviations=declared)
     words = ["--production"] if production else []
     words += [word for path in cases or () for word in ("--cases", str(path))]
     departing = found.departing()

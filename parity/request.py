@@ -12,14 +12,28 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.case.case import Case
 from parity.case.catalog import Catalog, builtin_cases
 from parity.case.ids import CaseId, Selector
 from parity.errors import UsageError
+from parity.judge.deviations import Deviation, load
 from parity.report.json import failed_ids
 
-__all__ = ["LAST", "again", "case_folders", "choose", "failed_in_last_run", "goldens_below", "work_folder"]
+if TYPE_CHECKING:
+    from parity.run.side import Side
+
+__all__ = [
+    "LAST",
+    "again",
+    "case_folders",
+    "choose",
+    "declared_of",
+    "failed_in_last_run",
+    "goldens_below",
+    "work_folder",
+]
 
 LAST = Path(".parity/last")
 
@@ -53,6 +67,14 @@ def failed_in_last_run(catalog: Catalog) -> list[Case]:
     if not ids:
         print("nothing failed in the last run", file=sys.stderr)
     return [catalog.get(CaseId.parse(text)) for text in ids]
+
+
+def declared_of(
+    folders: Sequence[Path], sides: Sequence[Side | None], catalog: Catalog
+) -> dict[str, Sequence[Deviation]]:
+    """Return the deviations that are declared of the family of each side."""
+    families = {side.spec().family for side in sides if side is not None}
+    return {family: load(folders, family, catalog.ids()) for family in families}
 
 
 def goldens_below(golden: Path | None, *, builtin: Path) -> Path:

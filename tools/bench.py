@@ -3,7 +3,7 @@
 
     tools/bench.py faults [--seeds 1000..1002] [--every N] [--production] [-j N] [--json F]
     tools/bench.py localize [--seeds 1000..1000] [-j N] [--json F]
-    tools/bench.py compare | golden | cold | ops | record | layers
+    tools/bench.py compare | golden | cold | ops | record | layers | opinfo
 
 Seeds from 1000 on are held out: no constant of the judge was chosen on them, and none may be. A
 machine that does other work gives other times; nothing here fails a build.
@@ -56,6 +56,7 @@ def main() -> None:
         ("ops", "the suite ops on cpu"),
         ("record", "recording the engine, and judging what was recorded"),
         ("layers", "one layer of the real dimensions of large models"),
+        ("opinfo", "torch's own samples of its ops, judged, beside a bare loop"),
     ):
         commands.add_parser(name, help=what)
     given = parser.parse_args()
@@ -68,6 +69,7 @@ def main() -> None:
         "ops": ops,
         "record": record,
         "layers": layers,
+        "opinfo": opinfo,
     }[given.command](given)
 
 
@@ -151,6 +153,13 @@ def layers(_: argparse.Namespace) -> None:
             f"{found.judge_s:.1f} s; memory {found.peak_bytes / 1e9:.2f} GB; {found.compared:,} of "
             f"{found.elements:,} elements compared one by one; {found.verdicts}"
         )
+
+
+def opinfo(_: argparse.Namespace) -> None:
+    """Print a judged sweep of torch's own samples on cpu beside a bare loop over them."""
+    from bench_opinfo import measure
+
+    measure(show)
 
 
 def record(_: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Steps of the sizes that models have: sums of 4,096 to 28,672 terms, rows of a vocabulary, long caches.
 
 Enough rows and columns that a test over them has power, few enough that every sum can be formed in
-every order. Only the fault suite loads them.
+every order, as the self-test does.
 """
 
 from parity.case.case import Role
@@ -10,7 +10,13 @@ from parity.case.family import FLOATS, Params, Parts, dims, family, one, tensor
 DISTS = ("normal", "heavy", "positive", "cancel")
 
 
-@family("production/matmul", dtype=FLOATS, shape=("16x4096x64", "16x14336x32", "16x28672x16"), dist=DISTS)
+@family(
+    "production/matmul",
+    large=True,
+    dtype=FLOATS,
+    shape=("16x4096x64", "16x14336x32", "16x28672x16"),
+    dist=DISTS,
+)
 def matmul(p: Params) -> Parts:
     """A tail of K that is left out of a long sum, an accumulator that is short for it."""
     m, k, n = dims(p.shape)
@@ -23,6 +29,7 @@ def matmul(p: Params) -> Parts:
 
 @family(
     "production/int4_weight_linear",
+    large=True,
     dtype=FLOATS,
     shape=("16x14336x16",),
     dist=("normal", "heavy", "positive"),
@@ -35,13 +42,19 @@ def int4_weight_linear(p: Params) -> Parts:
     return one("int4_weight_linear", tensor("x", p.dtype, (t, k), p.dist), w, scale, group=128)
 
 
-@family("production/sum", dtype=FLOATS, shape=("32x32768",), dist=DISTS)
+@family("production/sum", large=True, dtype=FLOATS, shape=("32x32768",), dist=DISTS)
 def sum_(p: Params) -> Parts:
     """A sum over a whole activation."""
     return one("sum", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1, keepdim=False)
 
 
-@family("production/rms_norm", dtype=FLOATS, shape=("16x8192",), dist=("normal", "heavy", "shifted", "small"))
+@family(
+    "production/rms_norm",
+    large=True,
+    dtype=FLOATS,
+    shape=("16x8192",),
+    dist=("normal", "heavy", "shifted", "small"),
+)
 def rms_norm(p: Params) -> Parts:
     """The width of a large model."""
     x = tensor("x", p.dtype, dims(p.shape), p.dist)
@@ -49,7 +62,11 @@ def rms_norm(p: Params) -> Parts:
 
 
 @family(
-    "production/layer_norm", dtype=FLOATS, shape=("16x8192",), dist=("normal", "heavy", "shifted", "small")
+    "production/layer_norm",
+    large=True,
+    dtype=FLOATS,
+    shape=("16x8192",),
+    dist=("normal", "heavy", "shifted", "small"),
 )
 def layer_norm(p: Params) -> Parts:
     """The width of a large model."""
@@ -58,20 +75,36 @@ def layer_norm(p: Params) -> Parts:
     return one("layer_norm", x, g, b, eps=1e-5)
 
 
-@family("production/softmax", dtype=FLOATS, shape=("8x32768",), dist=("normal", "heavy", "shifted", "masked"))
+@family(
+    "production/softmax",
+    large=True,
+    dtype=FLOATS,
+    shape=("8x32768",),
+    dist=("normal", "heavy", "shifted", "masked"),
+)
 def softmax(p: Params) -> Parts:
     """Scores of a long context, or logits."""
     return one("softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
 
 
-@family("production/log_softmax", dtype=FLOATS, shape=("8x32768",), dist=("normal", "heavy", "shifted"))
+@family(
+    "production/log_softmax",
+    large=True,
+    dtype=FLOATS,
+    shape=("8x32768",),
+    dist=("normal", "heavy", "shifted"),
+)
 def log_softmax(p: Params) -> Parts:
     """Logits of a vocabulary."""
     return one("log_softmax", tensor("x", p.dtype, dims(p.shape), p.dist), dim=-1)
 
 
 @family(
-    "production/attention", dtype=FLOATS, keys=("4096", "8192"), dist=("normal", "heavy", "positive", "small")
+    "production/attention",
+    large=True,
+    dtype=FLOATS,
+    keys=("4096", "8192"),
+    dist=("normal", "heavy", "positive", "small"),
 )
 def attention(p: Params) -> Parts:
     """A few queries at the end of a long cache."""

@@ -1,18 +1,20 @@
-"""torch on the host's CPU, eager.
+"""torch on the host's CPU, eager or compiled by Inductor.
 
-Importing this module does not import torch: `open` does, in the child. Does not compile.
+Importing this module does not import torch: `open` does, in the child.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from parity.backend import inductor
 from parity.backend.arithmetic import Arithmetic
 from parity.backend.base import Availability, Handle, Witness
 from parity.backend.cpu_profile import cpu_arithmetic, cpu_profile
 from parity.backend.profile import Profile
+from parity.backend.reduced import with_reductions
 from parity.backend.spec import BackendSpec, Setting, check_flavour, check_spec
 from parity.case.case import Step
 from parity.case.tensor import HostTensor
@@ -37,20 +39,26 @@ class CpuBackend:
     """The protocol `Backend` on the host's CPU; `flavour` is its instruction set, such as `avx512`."""
 
     def __init__(self, spec: BackendSpec, setting: Setting) -> None:
-        check_spec(spec, modes=("eager",))
+        check_spec(spec, modes=("eager", "compile"))
         self.spec = spec
         self.setting = setting
         self.flavour = ""
+        self.on_phase: Callable[[str], None] | None = None
         self._eager: TorchEager | None = None
+        self._witness: Witness | None = None
 
     def env(self) -> Mapping[str, str]:
-        """One thread and oneDNN's strict arithmetic under strict, nothing under production."""
-        return STRICT_ENV if self.setting is Setting.STRICT else {}
+        """One thread, oneDNN's strict arithmetic and Inductor's under strict, nothing under production."""
+        if self.setting is not Setting.STRICT:
+            return {}
+        return {**STRICT_ENV, **inductor.STRICT_ENV} if self._compiles else STRICT_ENV
 
     def available(self) -> Availability:
-        """Whether torch is installed."""
+        """Whether torch is installed, and where it is to compile, a C++ compiler."""
         if importlib.util.find_spec("torch") is None:
             return Availability(ok=False, reason="torch is not installed", hint="pip install torch")
+        if self._compiles:
+            return inductor.available()
         return Availability(ok=True, reason="torch is installed")
 
     def open(self) -> None:
@@ -73,7 +81,12 @@ class CpuBackend:
 
     def provenance(self) -> Mapping[str, str]:
         """Versions, the processor, and every numeric switch as read back."""
-        return {"flavour": self.flavour, **self._switches.identity(), **self._switches.read_back()}
+        found = {"flavour": self.flavour, **self._switches.identity(), **self._switches.read_back()}
+        if not self._compiles:
+            return found
+        from torch._inductor import config
+
+        return {**found, **inductor.properties(config)}
 
     def profile(self) -> Profile:
         """What `cpu_profile` declares."""
@@ -105,8 +118,18 @@ class CpuBackend:
         return self._open.get(handle)
 
     def run(self, step: Step, inputs: Sequence[Handle | None]) -> tuple[Handle, ...]:
-        """Run one step eagerly."""
-        return self._open.run(step, inputs, reduced=self._switches.reduced_float32())
+        """Run one step, eagerly or as Inductor compiles it."""
+        self._witness = None
+        if not self._compiles:
+            return self._open.run(step, inputs, reduced=self._switches.reduced_float32())
+        from parity.backend import torch_graph
+
+        outputs, witness = torch_graph.run_compiled(
+            step, inputs, device=self.device, compiler="inductor", phase=self._phase
+        )
+        reduced = self._switches.reduced_float32()
+        self._witness = with_reductions(witness, products=reduced, convolutions=reduced)
+        return outputs
 
     @property
     def device(self) -> torch.device:
@@ -114,11 +137,19 @@ class CpuBackend:
         return self._open.device
 
     def synchronize(self) -> None:
-        """Nothing to wait for: eager CPU calls return when they are done."""
+        """Nothing to wait for: calls on a CPU return when they are done."""
 
     def witness(self) -> Witness:
-        """Every ATen operation that the latest `run` dispatched."""
-        return self._open.witness()
+        """Every ATen operation that the latest `run` dispatched, and every kernel generated for it."""
+        return self._witness or self._open.witness()
+
+    @property
+    def _compiles(self) -> bool:
+        return self.spec.mode == "compile"
+
+    def _phase(self, name: str) -> None:
+        if self.on_phase is not None:
+            self.on_phase(name)
 
     @property
     def _open(self) -> TorchEager:

@@ -28,6 +28,7 @@ _BUILT_IN: Mapping[str, str] = {
     "musa": "parity.backend.accelerator:AcceleratorBackend",
     "neuron": "parity.backend.accelerator:AcceleratorBackend",
     "npu": "parity.backend.npu:NpuBackend",
+    "onnxruntime": "parity.backend.runtimes.onnxruntime:OnnxRuntimeBackend",
     "openvino": "parity.backend.runtimes.openvino:OpenVinoBackend",
     "sim": "parity.backend.sim.backend:SimBackend",
     "tpu": "parity.backend.accelerator:AcceleratorBackend",

@@ -138,13 +138,15 @@ def encode_call(
     kwargs: Mapping[str, Any],
     *,
     writes: Sequence[Tensor] = (),
+    name: str | None = None,
 ) -> tuple[str, tuple[Tensor, ...]]:
     """Return the JSON of a call and the tensors among its arguments, each once, in order of first use.
 
-    `writes` are the arguments that it writes to. Raises Unsupported for a function without a name that
+    `writes` are the arguments that it writes to, `name` what `decode_call` finds it by, where that is known
+    already. Raises Unsupported for a function without a name that
     `decode_call` would find, and for an argument that is code or an object of somebody's own.
     """
-    name = call_name(function)
+    name = name or call_name(function)
     if name is None:
         raise Unsupported(f"{getattr(function, '__name__', function)} is no function that torch lists")
     tensors: list[Tensor] = []

@@ -15,6 +15,8 @@ import torch
 from torch.overrides import get_overridable_functions, resolve_name
 
 from parity.backend.base import Unsupported
+from parity.case.opinfo_db import PREFIX as OPINFO
+from parity.case.opinfo_db import function_of
 
 __all__ = ["FACTORIES", "call_name", "function_named"]
 
@@ -52,14 +54,16 @@ def call_name(function: Callable[..., Any]) -> str | None:
 def function_named(name: str) -> Callable[..., Any]:
     """Return the function of that name. Raises Unsupported for all that torch does not list as one."""
     parts = name.split(".")
-    if parts[0] == "aten" and 2 <= len(parts) <= 3 and not _REFUSED & set(parts):
+    if name.startswith(OPINFO):  # of torch's own op database, which wraps several functions in Python
+        found = function_of(name)
+    elif parts[0] == "aten" and 2 <= len(parts) <= 3 and not _REFUSED & set(parts):
         packet = getattr(torch.ops.aten, parts[1], None)
         found = packet if len(parts) == 2 else getattr(packet, parts[2], None)
     else:
         found = _listed().get(name) or _builtin(name)
     if found is None:
         raise Unsupported(f"torch {torch.__version__} lists no function '{name}' that a step may call")
-    return found  # type: ignore[no-any-return] # an operator's packet has no annotations
+    return found
 
 
 def _builtin(name: str) -> Callable[..., Any] | None:

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from parity.backend.indexing import parse_index
 from parity.backend.torch_attention import attention, rope, wide
 from parity.backend.torch_decoder import DECODER_OPS
+from parity.backend.torch_function import FUNCTION_OPS
+from parity.backend.torch_indexing import INDEXING_OPS, written_index
 from parity.backend.torch_quant import (
     int4_weight_linear,
     int4_weight_linear_plain,
@@ -82,12 +83,12 @@ def _cat(*tensors: Tensor, dim: int) -> Tensor:
 
 
 def _slice(x: Tensor, *, index: str) -> Tensor:
-    return x[parse_index(index)]
+    return x[written_index(index)]
 
 
 def _slice_assign(x: Tensor, values: Tensor, *, index: str) -> Tensor:
     y = x.clone()
-    y[parse_index(index)] = values
+    y[written_index(index)] = values
     return y
 
 
@@ -156,6 +157,8 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "int8_weight_linear": int8_weight_linear,
     "int4_weight_linear": int4_weight_linear,
     **DECODER_OPS,
+    **FUNCTION_OPS,
+    **INDEXING_OPS,
 }
 
 # The same without kernels that exist on one device only, for a compiler to another one.

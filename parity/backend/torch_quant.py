@@ -100,7 +100,8 @@ def _nibbles(w: Tensor) -> Tensor:
 
 
 def _is_packed(x: Tensor) -> bool:
-    return x.device.type == "cpu" and x.dtype in _PACKED_DTYPES
+    # A compiler cannot trace where a tensor lies, which the packed kernels care about.
+    return x.device.type == "cpu" and x.dtype in _PACKED_DTYPES and not torch.compiler.is_compiling()
 
 
 def _aligned(x: Tensor) -> Tensor:

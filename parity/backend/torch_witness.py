@@ -60,8 +60,11 @@ class Trace(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has 
         result = func(*args, **(kwargs or {}))
         outputs = tensors(result)
         if outputs:
-            deciding = next((t for t in (*outputs, *tensors(args)) if t.is_floating_point()), outputs[0])
-            self._calls.append((func, outputs[0].device, deciding.dtype))
+            inexact = (t for t in (*outputs, *tensors(args)) if t.is_floating_point() or t.is_complex())
+            deciding = next(inexact, outputs[0])
+            # Complex numbers are pairs of a real type.
+            kind = deciding.dtype.to_real() if deciding.is_complex() else deciding.dtype
+            self._calls.append((func, outputs[0].device, kind))
         return result
 
     def witness(self, outputs: tuple[torch.Tensor, ...]) -> Witness:

@@ -78,10 +78,11 @@ class Step:
 
 
 class SubjectKind(Enum):
-    """What a subject is: the reference engine on a checkpoint, or any torch module."""
+    """What a subject is: the engine on a checkpoint, any torch module, or torch's samples of an op."""
 
     ENGINE = "engine"
     MODULE = "module"
+    OPINFO = "opinfo"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,10 @@ from parity.case.case import Case
 from parity.case.cover import each_value
 from parity.case.family import REGISTER, Family
 from parity.case.ids import CaseId, Selector
+from parity.case.opinfo import SOURCE as OPINFO_SOURCE
+from parity.case.opinfo import SUITE as OPINFO
+from parity.case.opinfo import families as opinfo_families
+from parity.case.opinfo import is_opinfo
 from parity.errors import UsageError, near_miss
 
 __all__ = ["LARGE_BYTES", "SMOKE_ROWS", "Catalog", "builtin_cases"]
@@ -60,7 +64,7 @@ class _Loaded:
     @cached_property
     def sample(self) -> tuple[CaseId, ...]:
         """Ids that together hold every parameter value, most new values first, large ones left out."""
-        rows = [dict(case.params) for case in self.ids if not _is_large(self.cases[case])]
+        rows = [dict(case.params) for case in self.ids if not self.is_large(case)]
         path = self.family.path
         chosen = each_value(rows, lambda row: -self.cases[CaseId.of(path, row)].nbytes)
         return tuple(CaseId.of(path, row) for row in chosen)
@@ -71,15 +75,19 @@ class _Loaded:
             case None:
                 return self.ids
             case "large":
-                return [case for case in self.ids if _is_large(self.cases[case])]
+                return [case for case in self.ids if self.is_large(case)]
             case "sample":
                 return sorted(self.sample)
             case "smoke":
                 return sorted(self.sample[:SMOKE_ROWS])
             case _ if self.family.path.split("/")[0] == suite:
-                return [case for case in self.ids if not _is_large(self.cases[case])]
+                return [case for case in self.ids if not self.is_large(case)]
             case _:
                 return []
+
+    def is_large(self, case: CaseId) -> bool:
+        """Whether a case is left out unless it is asked for by name or suite."""
+        return self.family.large or self.cases[case].nbytes > LARGE_BYTES
 
     def _build(self, case: CaseId) -> Case:
         with _located(self.file, line=self.family.line, doing=f"building '{case}': "):
@@ -110,7 +118,7 @@ class Catalog:
 
     def suites(self) -> list[str]:
         """Return the names that `select` takes as suite."""
-        return sorted({path.split("/")[0] for path in self.paths()} | set(_DERIVED_SUITES))
+        return sorted({path.split("/")[0] for path in self.paths()} | {*_DERIVED_SUITES, OPINFO})
 
     def ids(self) -> list[CaseId]:
         """Return every id, those of `large` too, by path."""
@@ -125,6 +133,11 @@ class Catalog:
         if suite is not None and suite not in self.suites():
             known = ", ".join(self.suites())
             raise UsageError(f"no suite '{suite}'{near_miss(suite, self.suites())}; there are {known}")
+        if suite == OPINFO or any(is_opinfo(selector.path) for selector in selectors):
+            return self._with_opinfo._select(selectors, suite=suite)  # noqa: SLF001 - of its own kind
+        return self._select(selectors, suite=suite)
+
+    def _select(self, selectors: Sequence[Selector], *, suite: str | None) -> list[Case]:
         for selector in selectors:
             self._require(selector.path)
         found = []
@@ -133,18 +146,28 @@ class Catalog:
             if selectors and not asked:
                 continue
             ids = [c for c in loaded.members(suite) if not asked or any(s.matches(c) for s in asked)]
-            cases = [loaded.cases[case] for case in ids]
-            found += [case for case in cases if suite or not _is_large(case) or _is_named(case, asked)]
+            wanted = [c for c in ids if suite or not loaded.is_large(c) or _is_named(c, asked)]
+            found += [loaded.cases[case] for case in wanted]
         return found
 
     def get(self, id: CaseId) -> Case:  # noqa: A002  # the word that every caller uses
         """Return one case. Raises UsageError with the near miss when there is none."""
+        there = self._with_opinfo if is_opinfo(id.path) else self
+        return there._get(id)  # noqa: SLF001 - of its own kind
+
+    def _get(self, id: CaseId) -> Case:  # noqa: A002  # see above
         for loaded in self.families:
             if loaded.family.path == id.path and id in loaded.cases:
                 return loaded.cases[id]
         self._require(id.path)
         known = [str(case) for case in self.ids() if case.path == id.path]
         raise UsageError(f"no case '{id}'{near_miss(str(id), known)}; list them: parity list {id.path}")
+
+    @cached_property
+    def _with_opinfo(self) -> Catalog:
+        """This catalog with torch's own ops, which are listed only where they are asked for by name."""
+        more = (_Loaded(family, Path(OPINFO_SOURCE)) for family in opinfo_families())
+        return Catalog((*self.families, *more))
 
     def _require(self, path: str) -> None:
         if not any(Selector(path).matches_path(known) for known in self.paths()):
@@ -167,12 +190,8 @@ class Catalog:
                 seen[case] = loaded.source
 
 
-def _is_large(case: Case) -> bool:
-    return case.nbytes > LARGE_BYTES
-
-
-def _is_named(case: Case, selectors: Sequence[Selector]) -> bool:
-    return any(s.path == case.id.path and set(s.params) == set(case.id.params) for s in selectors)
+def _is_named(case: CaseId, selectors: Sequence[Selector]) -> bool:
+    return any(s.path == case.path and set(s.params) == set(case.params) for s in selectors)
 
 
 def _case_files(folder: Path) -> list[Path]:

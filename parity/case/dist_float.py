@@ -43,6 +43,11 @@ def _shifted(draw: Draw) -> Floats:
     return draw.normal("value") + 64.0
 
 
+def _near_one(draw: Draw) -> Floats:
+    """1 + normal times 2^-10: a logarithm that cancels, a reciprocal that is off by its last places."""
+    return 1.0 + draw.normal("value") * 2.0**-10
+
+
 def _heavy(draw: Draw) -> Floats:
     """Student-t-like with 3 degrees of freedom, and about 1 % outlier channels of 50 to 150 times.
 
@@ -165,6 +170,7 @@ FLOAT_DISTRIBUTIONS = {
     "small": _real(_small),
     "positive": _real(_positive),
     "shifted": _real(_shifted),
+    "near_one": _real(_near_one),
     "heavy": _real(_heavy),
     "cancel": _real(_cancel, axis=(int,)),
     "paired": _real(_paired, axis=(int,)),

@@ -88,13 +88,17 @@ _Builder = Callable[[Params], Parts]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """All cases of one `path`. `also` rows are cases besides the covering design."""
+    """All cases of one `path`. `also` rows are cases besides the covering design.
+
+    `large` says that all of them take long, whatever they weigh, and belong to the suite of that name.
+    """
 
     path: str
     domains: Mapping[str, tuple[str, ...]]
     builder: _Builder
     allowed: Callable[[Params], bool]
     also: tuple[Mapping[str, str], ...] = ()
+    large: bool = False
     line: int = 0
 
     def rows(self) -> list[Row]:
@@ -126,12 +130,13 @@ def family(
     *,
     allowed: Callable[[Params], bool] = lambda _: True,
     also: Sequence[Mapping[str, str]] = (),
+    large: bool = False,
     **domains: Sequence[str],
 ) -> Callable[[_Builder], _Builder]:
     """Declare the cases of `path`; the function's docstring says what they catch.
 
     `allowed(p)` refuses combinations that make no sense. `also` adds rows of parameters that must
-    stay, whatever the covering design picks.
+    stay, whatever the covering design picks. A `large` family is run only by whoever asks for it.
     """
 
     def declare(builder: _Builder) -> _Builder:
@@ -149,6 +154,7 @@ def family(
             builder=builder,
             allowed=allowed,
             also=tuple(also),
+            large=large,
             line=builder.__code__.co_firstlineno,
         )
         builder.__globals__.setdefault(REGISTER, []).append(found)

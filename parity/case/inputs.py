@@ -20,6 +20,7 @@ from parity.case.dist_float import FLOAT_DISTRIBUTIONS, SCALED
 from parity.case.dist_integer import INTEGER_DISTRIBUTIONS
 from parity.case.dist_mask import MASK_DISTRIBUTIONS
 from parity.case.dist_pages import PAGE_DISTRIBUTIONS
+from parity.case.dist_ranked import RANKED_DISTRIBUTIONS
 from parity.case.draw import Distribution, Draw, key_text
 from parity.case.dtype import DType, Kind, encode
 from parity.case.layout import LAYOUTS, fits, place
@@ -34,6 +35,7 @@ DISTRIBUTIONS: dict[str, Distribution] = {
     **INTEGER_DISTRIBUTIONS,
     **MASK_DISTRIBUTIONS,
     **PAGE_DISTRIBUTIONS,
+    **RANKED_DISTRIBUTIONS,
     **CHECKPOINT,
 }
 

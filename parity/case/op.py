@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from parity.case.op_decoder import DECODER
 from parity.case.op_entry import Attr, Op
+from parity.case.op_function import FUNCTIONS
+from parity.case.op_indexing import INDEXING
 
 __all__ = ["OPS", "Attr", "Op"]
 
@@ -210,5 +212,7 @@ OPS: dict[str, Op] = {
             attrs={"group": _INT},
         ),
         *DECODER,
+        *FUNCTIONS,
+        *INDEXING,
     )
 }

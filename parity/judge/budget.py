@@ -43,6 +43,9 @@ __all__ = [
 RMS_ROUNDING = 0.42
 # Probability that a legitimate tensor leaves its probabilistic bound, by union over its elements.
 FALSE_ALARM = 1e-6
+# Largest errors in last places where a profile names none (`Question.ulps`).
+_ULPS = {"cos": 4.0, "div": 0.0, "erf": 16.0, "exp": 2.0, "expm1": 3.0, "log": 3.0, "log1p": 2.0}
+_ULPS |= {"pow": 16.0, "rsqrt": 2.0, "sin": 4.0, "sqrt": 0.0, "tanh": 5.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,11 +101,10 @@ class Question:
         """Return the largest error of a function in last places of the accumulator.
 
         The profile's, else that of the OpenCL full profile (OpenCL C specification, "Relative error
-        as ULPs") for tanh, log, erf and rsqrt; exp is held to 2, which every library that we know
-        keeps, and div to 0: IEEE 754 rounds it correctly.
+        as ULPs"); exp is held to 2, which every library that we know keeps, and div and sqrt to 0:
+        IEEE 754 rounds them correctly.
         """
-        default = {"div": 0.0, "erf": 16.0, "exp": 2.0, "log": 3.0, "rsqrt": 2.0, "tanh": 5.0}
-        return self.profile.ulps.get(function, default[function])
+        return self.profile.ulps.get(function, _ULPS[function])
 
     def flushed(self) -> float:
         """Return the absolute error of exponentials near underflow, 0 where nothing is declared.
@@ -114,6 +116,14 @@ class Question:
         if declared and declared.value:
             return float(declared.value)
         return self.accumulator.dtype.min_normal if declared or self.profile.flush_subnormals else 0.0
+
+    def offset(self) -> float:
+        """Return the absolute error of a sigmoid that is made as 1/2 + r(x), 0 where none is declared.
+
+        The sum cancels for negative x, so what r errs by stays. Fact `sigmoid_offset` names it.
+        """
+        declared = self.profile.fact("sigmoid_offset", op=self.op, dtype=self.dtype)
+        return float(declared.value) if declared else 0.0
 
     def unit_of(self, fact: str) -> float:
         """Return the unit roundoff of the dtype that a declared fact names, 0 when not declared."""

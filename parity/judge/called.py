@@ -5,17 +5,21 @@ Does not judge ops of the table.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
+
+from torch import Tensor
 
 from parity.backend.base import Unsupported
 from parity.backend.profile import Profile
-from parity.backend.torch_call import decode_call
+from parity.backend.torch_call import Call, decode_call
 from parity.case.case import Step
 from parity.case.op_entry import Op
 from parity.case.tensor import HostTensor
 from parity.errors import GoldenError
 from parity.judge.budget import Expected
-from parity.judge.monte_carlo import Unjudgeable, expected_of
+from parity.judge.called_nearly import expected_nearly
+from parity.judge.monte_carlo import Enough, Unjudgeable, expected_of
 
 __all__ = ["FORMULA", "entry_of", "expected_call", "is_call"]
 
@@ -27,18 +31,41 @@ def is_call(op: str) -> bool:
     return op.startswith("torch:")
 
 
-def entry_of(op: str) -> Op:
-    """Return what a witness is held against: a call computes in the types of its tensors."""
-    return Op(id=op, formula="the call itself in float64", inputs=("x*",))
+def entry_of(op: str, *, exact: bool) -> Op:
+    """Return what a witness is held against: a call computes in the types of its tensors.
+
+    One that gives no floats is `exact`: its bits prove it.
+    """
+    return Op(id=op, formula="the call itself in float64", inputs=("x*",), exact=exact)
 
 
 def expected_call(
-    step: Step, consumed: Sequence[HostTensor | None], profile: Profile
+    step: Step,
+    consumed: Sequence[HostTensor | None],
+    profile: Profile,
+    *,
+    enough: Enough = lambda _: False,
 ) -> Iterator[tuple[Expected, ...]]:
     """Yield what each output of a call may be, one reading after another. Raises Unjudgeable with a reason.
 
-    A profile declares its facts of `torch:<function>`, whether it was called as a method or not.
+    A profile declares its facts of `torch:<function>`, whether it was called as a method or not. `enough` is
+    asked of less than a call may give, known at less cost: where it says yes, that is what is yielded.
     """
+    call, held = _called(step, consumed)
+    nearly = expected_nearly(call, held)
+    if nearly is not None and enough(nearly):
+        yield nearly
+        return
+    name = f"torch:{call.name.rpartition('.')[2].strip('_')}"
+    run = functools.partial(_run, call)
+    yield from expected_of(run, held, name=name, profile=profile, enough=enough)
+
+
+def _run(call: Call, *given: Tensor) -> tuple[Tensor, ...]:
+    return call.run(given)
+
+
+def _called(step: Step, consumed: Sequence[HostTensor | None]) -> tuple[Call, list[HostTensor]]:
     try:
         call = decode_call(str(step.attrs.get("call", "")))
     except (GoldenError, Unsupported) as error:
@@ -48,5 +75,4 @@ def expected_call(
     held = [t for t in consumed if t is not None]
     if len(held) != len(consumed):
         raise Unjudgeable("one of its inputs is absent")
-    name = f"torch:{call.name.rpartition('.')[2].strip('_')}"
-    yield from expected_of(lambda *given: call.run(given), held, name=name, profile=profile)
+    return call, held

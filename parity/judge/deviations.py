@@ -14,17 +14,19 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from parity.backend.spec import Setting
+from parity.backend.spec import BackendSpec, Setting
 from parity.case.ids import CaseId, Selector
+from parity.case.opinfo import is_opinfo
 from parity.errors import UsageError, near_miss
 from parity.judge.verdict import Verdict
+from parity.store.recording import Environment
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["Deviation", "Kind", "apply", "load"]
+__all__ = ["Deviation", "Kind", "apply", "apply_to_run", "load"]
 
 
 class Kind(Enum):
@@ -37,9 +39,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """One declared departure. `mode` and `setting` are empty for any; `versions` holds conditions on
-    provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the entry to apply.
-    `inherited` ones are of a family that this one computes with; they are never stale here."""
+    """One declared departure. `mode` (several with commas) and `setting` are empty for any; `versions`
+    holds conditions on provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the
+    entry to apply. `inherited` ones are of a family that this one computes with; they are never stale
+    here."""
 
     case: Selector
     expect: Verdict
@@ -57,7 +60,7 @@ class Deviation:
         """Whether this entry speaks of a case as it was run."""
         return (
             self.case.matches(case)
-            and self.mode in ("", mode)
+            and (not self.mode or mode in self.mode.split(","))
             and self.setting in ("", setting)
             and _versions_hold(self.versions, provenance)
         )
@@ -82,7 +85,10 @@ def load(folders: Iterable[Path], family: str, known: Sequence[CaseId]) -> tuple
                     f"{path}: inherits '{parent}', which inherits in turn; name '{above}' itself"
                 )
             entries += [replace(entry, inherited=True) for entry in theirs]
+    with_opinfo = any(is_opinfo(case.path) for case in known)
     for entry in entries:
+        if is_opinfo(entry.case.path) and not with_opinfo:
+            continue  # its cases are listed only where they are asked for
         if not any(entry.case.matches(case) for case in known):
             raise UsageError(
                 f"{entry.where}: '{entry.case}' matches no case; remove the entry or mend its selector"
@@ -106,6 +112,21 @@ def apply(
     if own and verdict is Verdict.WITHIN:
         return Verdict.STALE, own[0]
     return verdict, None
+
+
+def apply_to_run(
+    declared: Mapping[str, Sequence[Deviation]], case: CaseId, verdict: Verdict, environment: Environment
+) -> tuple[Verdict, Deviation | None]:
+    """Return the same for a case as it ran in an environment; `declared` are the entries of each family."""
+    spec = BackendSpec.parse(environment.backend)
+    return apply(
+        declared.get(spec.family, ()),
+        case,
+        verdict,
+        mode=spec.mode,
+        setting=environment.setting,
+        provenance=environment.provenance,
+    )
 
 
 def _read(path: Path) -> tuple[list[Deviation], str]:

@@ -26,14 +26,17 @@ from parity.judge.monte_carlo_noise import Noise
 from parity.judge.monte_carlo_spread import Spread, Unjudgeable
 from parity.judge.monte_carlo_twins import Ran, run
 
-__all__ = ["SAMPLES", "Unjudgeable", "expected_of"]
+__all__ = ["SAMPLES", "Enough", "Unjudgeable", "expected_of"]
 
 _Call = Callable[..., Any]
+Enough = Callable[[tuple[Expected, ...]], bool]
 
 # Enough that the scatter of an element's own sigma widens its bound by no more than half (`Spread`); a
 # quarter of them for tensors of which even float64 copies are dear.
 SAMPLES = 32
 _FEWER, _LARGE = 8, 1 << 22
+# Samples after which a result that they allow already is not asked any more of (`Spread.least`).
+_FIRST = (4, 8, 16)
 # Roundings this many times larger show where the call jumps: what an honest one may cross, each of
 # these crosses with a probability near one half, all but 1 in 4,000 of the places.
 _AMPLIFIED = (8.0, 64.0) * 6
@@ -57,14 +60,20 @@ class _Arithmetic:
 
 
 def expected_of(
-    call: _Call, inputs: Sequence[HostTensor], *, name: str, profile: Profile
+    call: _Call,
+    inputs: Sequence[HostTensor],
+    *,
+    name: str,
+    profile: Profile,
+    enough: Enough = lambda _: False,
 ) -> Iterator[tuple[Expected, ...]]:
     """Yield what the outputs of a call may be on exactly these inputs, then on declared readings of numbers.
 
     `call` takes torch tensors on the CPU in the order of `inputs`; `name` is the op id by which the
     profile declares facts: `accumulates_in` of sums inside of an operation, `intermediates_rounded` of
     all that is inside (values: a dtype), `results_flushed`, and `numbers_rounded` where an argument that
-    is a number is read in the type of the tensor before it. Raises Unjudgeable.
+    is a number is read in the type of the tensor before it. `enough` is asked of what the first samples
+    allow, which all of them do too: where it says yes, that is what is yielded. Raises Unjudgeable.
     """
     given = [to_torch(t, torch.device("cpu")) for t in inputs]
 
@@ -79,13 +88,13 @@ def expected_of(
         ulps=profile.ulps,
         flush=profile.flush_subnormals or declared("results_flushed") is not None,
     )
-    yield _evaluated(call, given, arithmetic, numbers=False)
+    yield _evaluated(call, given, arithmetic, enough, numbers=False)
     if declared("numbers_rounded") is not None:
-        yield _evaluated(call, given, arithmetic, numbers=True)
+        yield _evaluated(call, given, arithmetic, enough, numbers=True)
 
 
 def _evaluated(
-    call: _Call, given: Sequence[Tensor], arithmetic: _Arithmetic, *, numbers: bool
+    call: _Call, given: Sequence[Tensor], arithmetic: _Arithmetic, enough: Enough, *, numbers: bool
 ) -> tuple[Expected, ...]:
     try:
         ran = run(call, given, numbers=numbers)
@@ -93,11 +102,7 @@ def _evaluated(
             raise Unjudgeable("it gives no tensor")
         if any(r.dtype is torch.float64 for r in ran.results):
             raise Unjudgeable("a float64 result cannot be judged by a float64 oracle")
-        spreads = _sampled(call, given, ran, arithmetic, numbers=numbers)
-        return tuple(
-            s.expected(unit=arithmetic.unit, moves_only=ran.moves_only, flush=arithmetic.flush)
-            for s in spreads
-        )
+        return _sampled(call, given, ran, arithmetic, enough, numbers=numbers)
     except (Unmodelled, Unsupported) as error:
         raise Unjudgeable(_first_line(error)) from error
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -109,8 +114,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _sampled(
-    call: _Call, given: Sequence[Tensor], ran: Ran, arithmetic: _Arithmetic, *, numbers: bool
-) -> list[Spread]:
+    call: _Call, given: Sequence[Tensor], ran: Ran, arithmetic: _Arithmetic, enough: Enough, *, numbers: bool
+) -> tuple[Expected, ...]:
     spreads = [Spread(r) for r in ran.results]
     count = SAMPLES if max(r.values.numel() for r in ran.results) <= _LARGE else _FEWER
     larger = _OF_16_BITS if arithmetic.unit > 2.0**-16 else _AMPLIFIED
@@ -131,4 +136,11 @@ def _sampled(
             raise Unjudgeable("how many elements it gives depends on rounding")
         for spread, result in zip(spreads, sample.results, strict=True):
             spread.add(result.values, by=by)
-    return spreads
+        if number + 1 in _FIRST and count == SAMPLES and by == 1:
+            least = tuple(s.least(of=SAMPLES, unit=arithmetic.unit, flush=arithmetic.flush) for s in spreads)
+            known = tuple(e for e in least if e is not None)
+            if len(known) == len(least) and enough(known):
+                return known
+    return tuple(
+        s.expected(unit=arithmetic.unit, moves_only=ran.moves_only, flush=arithmetic.flush) for s in spreads
+    )

@@ -11,12 +11,12 @@ from typing import Any
 from torch import Tensor, ops
 from torch._decomp import decomposition_table  # the one place where torch says what an op is made of
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
-from parity.judge.monte_carlo_models import MODELS, function
+from parity.judge.monte_carlo_models import MODELS, OF_NUMBERS, function
 from parity.judge.monte_carlo_names import CONSTANTS, QUIET, ROUNDED, name_of, writes
-from parity.judge.monte_carlo_noise import Noise, is_float
+from parity.judge.monte_carlo_noise import Noise
 from parity.judge.monte_carlo_parts import PARTS
+from parity.judge.monte_carlo_tree import leaves, mapped
 
 __all__ = ["Rounded", "Unmodelled"]
 
@@ -50,22 +50,23 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base ha
         if name in QUIET - CONSTANTS and not (name == "index_put" and _accumulates(args, kwargs)):
             return func(*args, **kwargs)
         noise = self.noise
-        if name in _OF_COMPLEX and any(_is_complex(x) for x in tree_leaves(args)):
-            return noise.turned(func(*args, **kwargs))
-        if any(_is_complex(x) for x in tree_leaves((args, kwargs))):
+        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if any(x.is_complex() for x in tensors):
+            if name in _OF_COMPLEX:
+                return noise.turned(func(*args, **kwargs))
             raise Unmodelled(f"no error model for {func.name()} of complex numbers")
-        if not any(is_float(x) for x in tree_leaves((args, kwargs))) and name not in CONSTANTS:
-            return tree_map(noise.rounded, func(*args, **kwargs))
-        args = tree_map(noise.held, args)
+        if not any(x.is_floating_point() for x in tensors) and name not in CONSTANTS | OF_NUMBERS:
+            return mapped(noise.rounded, func(*args, **kwargs))
+        args = mapped(noise.held, args)
         model = MODELS.get(name)
         if model is not None:
-            return tree_map(noise.in_range, model(noise, func, args, kwargs))
+            return mapped(noise.in_range, model(noise, func, args, kwargs))
         if name in CONSTANTS:
             return func(*args, **kwargs)
         if name in ROUNDED:
-            return tree_map(lambda y: noise.in_range(noise.rounded(y, *args)), func(*args, **kwargs))
+            return mapped(lambda y: noise.in_range(noise.rounded(y, *args)), func(*args, **kwargs))
         if name in noise.ulps:
-            return tree_map(noise.in_range, function(noise, func, args, kwargs))
+            return mapped(noise.in_range, function(noise, func, args, kwargs))
         return self._apart(func, name, args, kwargs)
 
     def _apart(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -82,10 +83,6 @@ class Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base ha
         if overload is None or "out" in kwargs:
             raise Unmodelled(f"no error model for {func.name()}")
         return args[0].copy_(self(overload, *args, **kwargs))
-
-
-def _is_complex(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.is_complex()
 
 
 def _accumulates(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

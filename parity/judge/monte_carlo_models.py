@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from parity.backend.profile import Accumulator
 from parity.judge.budget import RMS_ROUNDING, sum_error
 from parity.judge.monte_carlo_names import OF_SCALED, name_of
 from parity.judge.monte_carlo_noise import Noise, is_float
+from parity.judge.monte_carlo_tree import mapped
 
-__all__ = ["MODELS", "function"]
+__all__ = ["MODELS", "OF_NUMBERS", "function"]
 
 _Model = Callable[[Noise, Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -36,7 +36,7 @@ def _linear(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
     """A sum whose terms are its float arguments or products of them: of ones it counts them."""
 
     def of(change: Callable[[Tensor], Tensor]) -> Any:
-        return func(*tree_map(lambda x: change(x) if is_float(x) else x, args), **kwargs)
+        return func(*mapped(lambda x: change(x) if is_float(x) else x, args), **kwargs)
 
     products = sum(is_float(x) for x in args) > 1 and name_of(func) in ("mm", "bmm")
     y: Tensor = func(*args, **kwargs)
@@ -112,7 +112,7 @@ def _power(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """A small whole power is products; any other one is a function."""
     y = func(*args, **kwargs)
     power = args[1]
-    if power == 3:
+    if isinstance(power, (int, float)) and power == 3:
         return noise.rounded(noise.in_range(noise.rounded(args[0] * args[0], args[0])) * args[0], args[0])
     if isinstance(power, (int, float)) and power in (1, 2, 0.5):
         return noise.relative(y, RMS_ROUNDING * max(abs(power) - 1, 1) if power != 1 else 0.0)
@@ -156,6 +156,36 @@ def _scattered(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     return noise.rounded(noise.in_range(total) / parts)
 
 
+def _spaced(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Steps from either end: each is off by what the arithmetic loses of the one step, times their number."""
+    y = func(*args, **kwargs)
+    return _between(noise, *args[:3]) if is_float(y) and y.numel() > 1 else noise.rounded(y)
+
+
+def _between(noise: Noise, start: Any, end: Any, steps: int) -> Tensor:
+    start, end = (torch.as_tensor(noise.held(x), dtype=torch.float64) for x in (start, end))
+    step = noise.rounded(noise.rounded(end - start) / (steps - 1))
+    i = torch.arange(steps, dtype=torch.float64)
+    back = steps - 1 - i
+    moved = noise.rounded(step * torch.minimum(i, back), step)
+    y: Tensor = noise.rounded(torch.where(i < steps // 2, start + moved, end - moved), step, start, end)
+    return y
+
+
+def _powers(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """A power of numbers so spaced, and what the arithmetic loses of the base."""
+    y = func(*args, **kwargs)
+    if not is_float(y) or not y.numel():
+        return y
+    start, end, steps, base = (*args[:3], args[3] if len(args) > 3 else kwargs.get("base", 10.0))
+    exponents = (
+        _between(noise, start, end, steps) if steps > 1 else torch.as_tensor(noise.held(start)).expand(1)
+    )
+    return noise.relative(torch.pow(noise.held(float(base)), exponents), noise.ulps["pow"] / 3)
+
+
+# Made of numbers, but by more than one rounding.
+OF_NUMBERS = frozenset({"linspace", "logspace"})
 MODELS: Mapping[str, _Model] = {
     **dict.fromkeys(("mm", "bmm"), _product),
     **dict.fromkeys(("sum", "nansum"), _sum),
@@ -163,6 +193,8 @@ MODELS: Mapping[str, _Model] = {
     **dict.fromkeys(("convolution",), _convolution),
     **dict.fromkeys(("avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d"), _average),
     "cumprod": _running_product,
+    "linspace": _spaced,
+    "logspace": _powers,
     "prod": _whole_product,
     "pow": _power,
     "div": _quotient,

@@ -114,9 +114,19 @@ class Noise:
         if not is_float(y):
             return y
         kind = self.accumulator.dtype
+        if self._stores is None and _lies_between(y, kind.min_subnormal, kind.max_finite):
+            return y
         y = torch.where(y.abs() > kind.max_finite * (1 + kind.unit_roundoff / 2), y * math.inf, y)
         y = torch.where(y.abs() < kind.min_subnormal / 2, torch.zeros_like(y).copysign(y), y)
         return y if self._stores is None else stored(y, self._stores, self._draw, by=self._by)
+
+
+def _lies_between(y: Tensor, least: float, most: float) -> bool:
+    """Whether every size is in a range: NaN is in none, and zero not either."""
+    if not y.numel():
+        return True
+    low, high = torch.aminmax(y.abs())
+    return bool(low >= least) and bool(high <= most)
 
 
 def stored(y: Tensor, to: DType, draw: torch.Generator, *, by: float) -> Tensor:

@@ -14,6 +14,9 @@ __all__ = ["PARTS"]
 def _cdist(a: Tensor, b: Tensor, p: float, compute_mode: int | None) -> Tensor:
     del compute_mode
     apart = a.unsqueeze(-2) - b.unsqueeze(-3)
+    if p not in (0, 1, 2, torch.inf):  # also of one dimension, where a norm would be the distance itself
+        total: Tensor = apart.abs().pow(p).sum(-1)
+        return total.pow(1 / p)
     far: Tensor = torch.linalg.vector_norm(apart, p, dim=-1)
     return far
 

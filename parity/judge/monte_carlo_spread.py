@@ -18,7 +18,7 @@ from parity.judge.budget import FALSE_ALARM, RMS_ROUNDING, Budget, Exact, Expect
 from parity.judge.monte_carlo_twins import Result
 from parity.judge.oracle import to_float64
 
-__all__ = ["Spread", "Unjudgeable"]
+__all__ = ["Spread", "Unjudgeable", "encoded"]
 
 # Elements by which it is told how many are rounded independently.
 _WATCHED = 4096
@@ -83,7 +83,7 @@ class Spread:
         jumps = self._jump > _JUMP * self._largest
         self._refuse_lost(jumps)
         sigma = self._sigma()
-        hard = self._multiple() * sigma
+        hard = self._multiple(self._count) * sigma
         roundings = 1 if self._dtype.unit_roundoff > unit else 0
         if not roundings:
             # Rounded by the last operation, so in the samples; a number that was never computed is not.
@@ -103,20 +103,47 @@ class Spread:
             flush=flush,
         )
 
+    def least(self, *, of: int, unit: float, flush: bool) -> Expected | None:
+        """Return what `expected` will allow at least when `of` samples are in; None where that is not known.
+
+        A sum of squares only grows: with S of the samples so far, sigma^2 >= S / (of + 4), and what is within
+        that many of these sigmas will be. What jumps or depends on rounding is given more room then, too.
+        """
+        if not self._dtype.is_float:
+            return Exact(bits=self._bits())
+        if not bool(self._reach.any() or self._changed.any()):
+            return self._exact(moves_only=True)
+        try:
+            self._refuse_lost(torch.zeros_like(self._changed))
+        except Unjudgeable:
+            return None
+        sigma = (self._squares / (of + _TYPICAL)).sqrt()
+        return Budget(
+            dtype=self._dtype,
+            value=self._value,
+            hard=self._multiple(of) * sigma,
+            sigma=sigma,
+            roundings=1 if self._dtype.unit_roundoff > unit else 0,
+            free=self._changed if bool(self._changed.any()) else None,
+            flush=flush,
+        )
+
+    def _bits(self) -> HostTensor:
+        return HostTensor.of(self._value.numpy().astype(self._dtype.storage), self._dtype)
+
     def _integers(self) -> Expected:
         if self._value.numel() and bool(self._changed.all()):
             raise Unjudgeable("each of its elements depends on rounding")
-        bits = HostTensor.of(self._value.numpy().astype(self._dtype.storage), self._dtype)
-        return Exact(bits=bits, free=self._changed if bool(self._changed.any()) else None)
+        return Exact(bits=self._bits(), free=self._changed if bool(self._changed.any()) else None)
 
     def _exact(self, *, moves_only: bool) -> Exact | None:
         """Return the bits where the type holds every element; zeros have either sign unless only moved."""
-        bits = _encoded(self._value, self._dtype)
+        bits = encoded(self._value, self._dtype)
         held = to_float64(bits)
         if not bool(((held == self._value) | (held.isnan() & self._value.isnan())).all()):
             return None
         negated = torch.where(self._value == 0, -self._value, self._value)
-        others = () if moves_only else (_encoded(negated, self._dtype),)
+        others = () if moves_only else (encoded(negated, self._dtype),)
         return Exact(bits=bits, alternatives=others, any_nan=True)
 
     def _sigma(self) -> Tensor:
@@ -132,14 +159,14 @@ class Spread:
         mixed = (self._count * own + _TYPICAL * typical * self._value.square()) / (self._count + _TYPICAL)
         return torch.where(own > 0, torch.where(self._value.isfinite(), mixed, 0.0), 0.0).sqrt()
 
-    def _multiple(self) -> float:
+    def _multiple(self, count: int) -> float:
         """Return how many sigmas no honest element exceeds, with probability 1e-6 over all of them.
 
         lambda = sqrt(2 ln(2N / 1e-6)) for a normal error of known sigma; with one known from n
         samples, t^2 = n (e^(lambda^2 / n) - 1) bounds the quantile of Student's t (Wallace 1959).
         """
         normal = 2 * math.log(2 * max(self._value.numel(), 1) / FALSE_ALARM)
-        n = self._count + _TYPICAL
+        n = count + _TYPICAL
         return math.sqrt(n * math.expm1(normal / n))
 
     def _independent(self, sigma: Tensor) -> int | None:
@@ -168,6 +195,7 @@ class Spread:
             )
 
 
-def _encoded(values: Tensor, dtype: DType) -> HostTensor:
+def encoded(values: Tensor, dtype: DType) -> HostTensor:
+    """Return float64 values rounded to nearest even in a type, by our own encoder."""
     codes = encode(values.numpy(), dtype)
     return HostTensor.of(codes.reshape(-1).view(dtype.storage).reshape(codes.shape), dtype)

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 from parity.backend.torch_tensor import dtype_of
 from parity.judge.monte_carlo_mode import Rounded, Unmodelled
 from parity.judge.monte_carlo_names import COMPARES, CONSTANTS, CUTS, MOVES, ORDERS, QUIET, name_of, writes
 from parity.judge.monte_carlo_noise import is_float, stored
+from parity.judge.monte_carlo_tree import leaves, mapped
 
 __all__ = ["Ran", "Result", "run"]
 
@@ -81,15 +81,15 @@ class _Twins(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded in func.tags and _draws(func, args, kwargs):
             raise Unmodelled(f"{func.name()} is random")
-        given = [self._of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        given = [self._of(x) for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
         coarsest = max((_unit(k.real) for k in given), default=0.0)
         name = name_of(func)
         self.moves_only &= name in MOVES
         self.orders |= name in ORDERS
         if name in CONSTANTS:
-            return tree_map(self._constant, func(*args, **kwargs))
-        twin_args = tree_map(lambda x: self._of(x).twin if isinstance(x, Tensor) else _wide(x), args)
-        twin_kwargs = tree_map(lambda x: self._of(x).twin if isinstance(x, Tensor) else _wide(x), kwargs)
+            return mapped(self._constant, func(*args, **kwargs))
+        twin_args = mapped(lambda x: self._twin(x) if isinstance(x, Tensor) else _wide(x), args)
+        twin_kwargs = mapped(lambda x: self._of(x).twin if isinstance(x, Tensor) else _wide(x), kwargs)
         if given and (name in COMPARES or (name in CUTS and self._by > 1) or self._numbers):
             twin_args = (twin_args[0], *(_held(x, given[0].real) for x in twin_args[1:2]), *twin_args[2:])
         real = _on_its_types(func, args, kwargs)
@@ -104,16 +104,23 @@ class _Twins(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has
         )
         return real
 
+    def _twin(self, real: Tensor) -> Tensor:
+        """Return a tensor's twin; a float64 one of no dimensions is a number that torch wrapped."""
+        twin = self._of(real).twin
+        if self._rounding is None or real.dtype is not torch.float64 or real.dim():
+            return twin
+        return torch.tensor(self._rounding.noise.held(float(twin)), dtype=torch.float64)
+
     def _constant(self, real: Any) -> Any:
         if isinstance(real, Tensor):
             self._of(real)
         return real
 
     def _evaluate(self, func: Any, args: Any, kwargs: Any, real: Any) -> Any:
-        floats = any(_is_inexact(x) for x in tree_leaves(real))
-        if floats and not any(_is_inexact(x) for x in tree_leaves((args, kwargs))):
+        floats = any(_is_inexact(x) for x in leaves(real))
+        if floats and not any(_is_inexact(x) for x in leaves((args, kwargs))):
             # What integers give as floats is computed in float64, not in torch's default type.
-            args = tree_map(lambda x: x.to(torch.float64) if isinstance(x, Tensor) else x, args)
+            args = mapped(lambda x: x.to(torch.float64) if isinstance(x, Tensor) else x, args)
         rounding = self._rounding
         return _viewed(func, args, kwargs, func if rounding is None else functools.partial(rounding, func))
 
@@ -124,13 +131,13 @@ class _Twins(TorchDispatchMode):  # type: ignore[no-untyped-call] # its base has
             kept = self._of(x)
             return kept.twin if kept.bare is None else kept.bare
 
-        return _viewed(func, tree_map(bare, args), tree_map(bare, kwargs), func)
+        return _viewed(func, mapped(bare, args), mapped(bare, kwargs), func)
 
     def _match(
         self, real: Any, twin: Any, bare: Any, *, moved: bool, coarsest: float, in_place: bool
     ) -> None:
-        reals, twins = tree_leaves(real), tree_leaves(twin)
-        bares = [None] * len(reals) if bare is None else tree_leaves(bare)
+        reals, twins = leaves(real), leaves(twin)
+        bares = [None] * len(reals) if bare is None else leaves(bare)
         for r, t, b in zip(reals, twins, bares, strict=True):
             if not isinstance(r, Tensor):
                 continue
@@ -178,10 +185,10 @@ def _on_its_types(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     except (NotImplementedError, RuntimeError) as error:
         if "not implemented for" not in str(error) or writes(func):
             raise
-    floats = [x for x in tree_leaves((args, kwargs)) if is_float(x)]
+    floats = [x for x in leaves((args, kwargs)) if is_float(x)]
     kind = functools.reduce(torch.promote_types, (x.dtype for x in floats))
-    args, kwargs = tree_map(lambda x: x.float() if is_float(x) else x, (args, kwargs))
-    return tree_map(lambda x: x.to(kind) if is_float(x) else x, func(*args, **kwargs))
+    args, kwargs = mapped(lambda x: x.float() if is_float(x) else x, (args, kwargs))
+    return mapped(lambda x: x.to(kind) if is_float(x) else x, func(*args, **kwargs))
 
 
 def _held(x: Any, by: Tensor) -> Any:
@@ -229,5 +236,5 @@ def run(
         twins.admit(x, twin)
     with torch.no_grad(), twins:
         made = call(*given)
-    results = tuple(twins.result(x) for x in tree_leaves(made) if isinstance(x, Tensor))
+    results = tuple(twins.result(x) for x in leaves(made) if isinstance(x, Tensor))
     return Ran(results, twins.moves_only, twins.orders)

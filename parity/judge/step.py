@@ -14,12 +14,16 @@ from parity.backend.profile import Profile
 from parity.case.case import Step
 from parity.case.dtype import DType
 from parity.case.op import OPS
+from parity.case.op_entry import Op
 from parity.case.tensor import HostTensor
-from parity.judge.budget import Budget
+from parity.errors import GoldenError
+from parity.judge import refusal
+from parity.judge.budget import Budget, Expected
 from parity.judge.called import FORMULA, entry_of, expected_call, is_call
 from parity.judge.compare import compare
 from parity.judge.monte_carlo import Unjudgeable
 from parity.judge.oracle import CLASSES, answers
+from parity.judge.refusal import is_refusal
 from parity.judge.sampled import Sampling, is_large, judge_sampled
 from parity.judge.verdict import Evidence, OutputJudgement, StepJudgement, Verdict, worst
 from parity.judge.witness import examine
@@ -74,7 +78,7 @@ def _conclude(
     *,
     notes: list[str],
 ) -> StepJudgement:
-    entry = entry_of(record.op) if is_call(record.op) else OPS[record.op]
+    entry = _entry_of(record)
     witnessed, why = examine(record.witness, entry, dtypes)
     verdict = worst([numeric, witnessed])
     # First, since another precision or place explains what the numbers show.
@@ -113,7 +117,17 @@ def _verdict(
     )
 
 
+def _entry_of(record: StepRecord) -> Op:
+    if is_refusal(record.op):
+        return refusal.entry_of(record.op)
+    if is_call(record.op):
+        return entry_of(record.op, exact=not any(ref.dtype.is_float for ref in record.outputs))
+    return OPS[record.op]
+
+
 def _formula(op: str) -> str:
+    if is_refusal(op):
+        return refusal.FORMULA
     return FORMULA if is_call(op) else CLASSES[op].__name__ if op in CLASSES else ""
 
 
@@ -121,7 +135,9 @@ def _unjudgeable(
     step: Step, record: StepRecord, known: Mapping[str, HostTensor], tensors: Mapping[str, HostTensor]
 ) -> str:
     """Return why a recorded step says nothing about this case's step, or an empty string."""
-    if not is_call(record.op) and (record.op not in CLASSES or record.op not in OPS):
+    if not (is_call(record.op) or is_refusal(record.op)) and (
+        record.op not in CLASSES or record.op not in OPS
+    ):
         return f"op '{record.op}' is not known to this version"
     if (record.op, dict(record.attrs)) != (step.op, dict(step.attrs)):
         return "recorded with another op or attributes than the case has"
@@ -175,6 +191,8 @@ def _judge_outputs(
     """Hold outputs against the first declared reading of the inputs that explains them."""
     if is_call(step.op):
         return _judge_call(step, consumed, outputs, profile), "", ""
+    if is_refusal(step.op):
+        return compare(outputs, step.outputs, refusal.expected_refusal()), "", refusal.remark(step)
     if sampling is not Sampling.NEVER and (
         sampling is Sampling.ALWAYS or is_large(step.op, consumed, outputs)
     ):
@@ -184,14 +202,17 @@ def _judge_outputs(
         if sampled is not None:
             return sampled
     first: tuple[OutputJudgement, ...] = ()
-    for answer in answers(step.op, consumed, step.attrs, profile, first=usual):
-        if any(isinstance(e, Budget) and e.dtype.name == "f64" for e in answer.expected):
-            note = "a float64 result cannot be judged by a float64 oracle"
-            return _unjudged(step, outputs, note), "", ""
-        judged = compare(outputs, step.outputs, answer.expected)
-        if worst(o.verdict for o in judged) is Verdict.WITHIN:
-            return judged, answer.reading, ""
-        first = first or judged
+    try:
+        for answer in answers(step.op, consumed, step.attrs, profile, first=usual):
+            if any(isinstance(e, Budget) and e.dtype.name == "f64" for e in answer.expected):
+                note = "a float64 result cannot be judged by a float64 oracle"
+                return _unjudged(step, outputs, note), "", ""
+            judged = compare(outputs, step.outputs, answer.expected)
+            if worst(o.verdict for o in judged) is Verdict.WITHIN:
+                return judged, answer.reading, ""
+            first = first or judged
+    except GoldenError as error:  # inputs that do not fit together, such as an earlier step's wrong type
+        return _unjudged(step, outputs, str(error)), "", ""
     return first, "", ""
 
 
@@ -199,12 +220,17 @@ def _judge_call(
     step: Step, consumed: Sequence[HostTensor | None], outputs: tuple[HostTensor, ...], profile: Profile
 ) -> tuple[OutputJudgement, ...]:
     first: tuple[OutputJudgement, ...] = ()
+    latest: list[tuple[OutputJudgement, ...]] = []
+
+    def within(expected: tuple[Expected, ...]) -> bool:
+        latest[:] = [compare(outputs, step.outputs, expected)]
+        return worst(o.verdict for o in latest[0]) is Verdict.WITHIN
+
     try:
-        for expected in expected_call(step, consumed, profile):
-            judged = compare(outputs, step.outputs, expected)
-            if worst(o.verdict for o in judged) is Verdict.WITHIN:
-                return judged
-            first = first or judged
+        for expected in expected_call(step, consumed, profile, enough=within):
+            if within(expected):
+                return latest[0]
+            first = first or latest[0]
     except Unjudgeable as reason:
         return _unjudged(step, outputs, str(reason))
     return first

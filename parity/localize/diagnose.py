@@ -36,12 +36,14 @@ from parity.localize import (
     hypotheses_layout,
     hypotheses_linear,
     hypotheses_norms,
+    hypotheses_paged,
     hypotheses_precision,
     hypotheses_quantised,
     hypotheses_rope,
     hypotheses_routing,
     hypotheses_select,
     hypotheses_softmax,
+    hypotheses_stale,
     hypotheses_values,
 )
 from parity.localize.cause import CauseKind
@@ -63,12 +65,14 @@ _TABLES = (
     hypotheses_layout,
     hypotheses_linear,
     hypotheses_norms,
+    hypotheses_paged,
     hypotheses_precision,
     hypotheses_quantised,
     hypotheses_rope,
     hypotheses_routing,
     hypotheses_select,
     hypotheses_softmax,
+    hypotheses_stale,
     hypotheses_values,
 )
 _MOST = 3

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    valued,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, valued
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 
@@ -65,10 +60,13 @@ def _gates(asked: Asked) -> Iterator[Guess]:
         gate, up, own = asked.x(0), asked.x(1), "silu"
     else:
         (gate, up), own = asked.x(0).chunk(2, -1), str(asked.attrs["activation"])
-    right = _ACTIVATIONS[own]
+    right, dtype = _ACTIVATIONS[own], asked.right[0].dtype.name
     for name, function in _ACTIVATIONS.items():
         if name != own:
-            yield valued(asked, _K.ACTIVATION, f"the activation is {name}", function(gate) * up)
+            made = function(gate)
+            yield valued(asked, _K.ACTIVATION, f"the activation is {name}", made * up)
+            # Model code has the activation as a tensor, a fused kernel has not.
+            yield valued(asked, _K.ACTIVATION, f"the activation is {name}", nearest(made, dtype) * up)
     yield valued(asked, _K.GATE_UP, "gate and up are exchanged", right(up) * gate)
     whole = torch.cat((gate, up), -1)
     if asked.op == "gated":

@@ -6,6 +6,7 @@ bounds: those of the right answer hold.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from parity.localize.hypotheses_base import (
     Asked,
 )
 
-__all__ = ["Block", "Way", "blocks_of", "evaluated"]
+__all__ = ["Block", "Way", "asked_way", "blocks_of", "evaluated"]
 
 # H query heads, G key heads, T queries, S keys, D and E their sizes
 
@@ -38,7 +39,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How attention is computed; the defaults are what was asked once `_asked_way` has filled them."""
+    """How attention is computed; the defaults are what was asked once `asked_way` has filled them."""
 
     scale: float
     causal: bool
@@ -55,6 +56,18 @@ class Way:
     after: Callable[[Tensor], Tensor] | None = None  # of the weights divided by their sum
     total: Callable[[Tensor, Tensor], Tensor] | None = None  # of the sum and the maximum
     leaked: int = 0  # zero keys and values beside the given ones
+
+
+def asked_way(asked: Asked) -> Way:
+    """Return the way that the step's own attributes ask for."""
+    D = asked.x(0).shape[-1]
+    scale, window, cap = (asked.attrs.get(n) for n in ("scale", "window", "softcap"))
+    return Way(
+        scale=1 / math.sqrt(D) if scale is None else float(scale),
+        causal=bool(asked.attrs["causal"]) if asked.op == "attention" else True,
+        window=None if window is None else int(window),
+        cap=None if cap is None else float(cap),
+    )
 
 
 def evaluated(blocks: list[Block], way: Way, like: Tensor) -> Tensor:

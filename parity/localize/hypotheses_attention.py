@@ -12,14 +12,16 @@ from torch import Tensor
 from parity.judge.budget import Budget
 from parity.judge.oracle import to_float64
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_attended import Block, Way, blocks_of, evaluated
-from parity.localize.hypotheses_base import Asked, Guess, hypothesis, nearest, only, price, replaced
+from parity.localize.hypotheses_attended import Block, Way, asked_way, blocks_of, evaluated
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, only, price, replaced
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 
 _K = CauseKind
 _OPS = ("attention", "paged_attention", "latent_attention")
 _STEPS = 36  # each leaves 0.62 of the interval: what a float32 result can tell apart
+_LOOK = 6  # after which a scale that is another one is much nearer than the asked one
 _TILES = 8  # of the keys that are tried one by one
 _Changes = Iterator[tuple[CauseKind, str, dict[str, object]]]
 # H query heads, G key heads, T queries, S keys, D and E their sizes
@@ -30,7 +32,7 @@ def _other_ways(asked: Asked) -> Iterator[Guess]:
     right = asked.right[0]
     if not isinstance(right, Budget):
         return
-    blocks, way = blocks_of(asked), _asked_way(asked)
+    blocks, way = blocks_of(asked), asked_way(asked)
     plain = evaluated(blocks, way, right.value)
     for kind, text, other in _variants(asked, blocks, way):
         value = evaluated(blocks, other, right.value)
@@ -52,26 +54,14 @@ def _fitted_scale(blocks: list[Block], way: Way, right: Tensor, got: Tensor) -> 
         value = evaluated(blocks, dataclasses.replace(way, scale=way.scale * 2.0**power), right)
         return float((value - got).nan_to_num(0.0, 0.0, 0.0).square().sum())
 
-    powers = [n / 4 for n in range(-16, 17)]
-    best = min(powers, key=off)
-    if best == 0 or off(best) > 0.5 * off(0):
-        return None
+    best = min((n / 4 for n in range(-16, 17)), key=off)
     low, high = best - 0.25, best + 0.25
-    for _ in range(_STEPS):  # golden section
+    for done in range(_STEPS):  # golden section
+        if done == _LOOK and off((low + high) / 2) > 0.5 * off(0):
+            return None
         step = (high - low) * 0.381966
         low, high = (low, high - step) if off(low + step) < off(high - step) else (low + step, high)
     return float(way.scale * 2.0 ** ((low + high) / 2))
-
-
-def _asked_way(asked: Asked) -> Way:
-    D = asked.x(0).shape[-1]
-    scale, window, cap = (asked.attrs.get(n) for n in ("scale", "window", "softcap"))
-    return Way(
-        scale=1 / math.sqrt(D) if scale is None else float(scale),
-        causal=bool(asked.attrs["causal"]) if asked.op == "attention" else True,
-        window=None if window is None else int(window),
-        cap=None if cap is None else float(cap),
-    )
 
 
 def _variants(asked: Asked, blocks: list[Block], way: Way) -> Iterator[tuple[CauseKind, str, Way]]:
@@ -81,6 +71,7 @@ def _variants(asked: Asked, blocks: list[Block], way: Way) -> Iterator[tuple[Cau
         *_heads(blocks),
         *_stale_keys(),
         *_tiles(blocks),
+        *_parts(asked, blocks),
         *_precision(blocks),
         *_softcaps(way),
     ):
@@ -163,6 +154,29 @@ def _tiles(blocks: list[Block]) -> _Changes:
             yield _K.TERMS, text, {"hidden": slice(start, start + size)}
 
 
+def _parts(asked: Asked, blocks: list[Block]) -> _Changes:
+    """Some dimensions count for nothing in the scores: one of the two parts of a key, or a tile."""
+    D = blocks[0].key.shape[-1]
+
+    def without(k: Tensor, start: int, end: int) -> Tensor:
+        return torch.cat((k[..., :start], torch.zeros_like(k[..., start:end]), k[..., end:]), -1)
+
+    parts = []
+    if "nope" in asked.attrs:
+        nope = int(asked.attrs["nope"] or 0)
+        parts = [(_K.OPERAND, "the shared part of the keys is missing", nope, D)]
+        parts += [(_K.OPERAND, "the part of the keys without positions is missing", 0, nope)]
+    sizes = [size for size in (8, 16, 32, 64) if size < D]
+    for size in sizes:
+        for start in sorted({0, (D - 1) // size * size}):
+            end = min(start + size, D)
+            parts.append(
+                (_K.TERMS, f"dimensions {start} to {end - 1} are left out of the scores", start, end)
+            )
+    for kind, text, start, end in parts:
+        yield kind, text, {"keys": lambda k, v, a=start, b=end: (without(k, a, b), v)}
+
+
 def _stale_keys() -> _Changes:
     def last(k: Tensor, *, of: int | None) -> Tensor:
         end = torch.zeros_like(k[:, -1:]) if of is None else k[:, of - 1 : of]
@@ -214,21 +228,3 @@ def _softcaps(way: Way) -> _Changes:
     else:
         for cap in (30.0, 50.0):
             yield _K.SOFTCAP, f"scores were capped at {cap:g}", {"cap": cap}
-
-
-@hypothesis("paged_attention", "latent_attention")
-def _slots(asked: Asked) -> Iterator[Guess]:
-    pool = asked.x(1).shape[0]
-    slots = asked.x(3)
-    for step in (1, -1):
-        other = asked.like(3, (slots + step).clamp(0, pool - 1))
-        text = f"slots are {'one too high' if step > 0 else 'one too low'}"
-        yield Guess(kind=_K.OFF_BY_ONE, text=text, expected=asked.ask(inputs={3: other}))
-        other = asked.like(3, slots.roll(step))
-        yield Guess(kind=_K.OFF_BY_ONE, text=f"slots moved by {step}", expected=asked.ask(inputs={3: other}))
-    for size in (8, 16, 32):
-        if len(slots) >= 2 * size:
-            pages = slots.clone()
-            pages[:size], pages[size : 2 * size] = slots[size : 2 * size], slots[:size]
-            text = f"the first two pages of {size} slots are exchanged"
-            yield Guess(kind=_K.PERMUTED, text=text, expected=asked.ask(inputs={3: asked.like(3, pages)}))

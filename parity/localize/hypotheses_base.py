@@ -11,14 +11,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from parity.backend.profile import Profile
-from parity.case.dtype import DType, decode, encode
-from parity.case.dtype import dtype as named
+from parity.case.dtype import DType, encode
 from parity.case.op import Attr
 from parity.case.tensor import HostTensor
 from parity.judge.budget import RMS_ROUNDING, Budget, Exact, Expected, SetValued
@@ -26,7 +26,6 @@ from parity.judge.oracle import answers, to_float64
 from parity.localize.cause import CauseKind
 
 __all__ = [
-    "BITS",
     "HYPOTHESES",
     "PLAIN",
     "Asked",
@@ -38,22 +37,19 @@ __all__ = [
     "floats",
     "host",
     "hypothesis",
-    "kept_bits",
-    "nearest",
     "only",
     "price",
     "repaired",
     "replaced",
     "resolved",
-    "truncated",
     "valued",
     "values_of",
 ]
 
 # What a guess costs before it explains anything, in nats: about the number of guesses there are.
 PLAIN = 5.0
-# Significand bits of what an accelerator reads operands in.
-BITS = {"tf32": 11, "bf16": 8, "f16": 11}
+# The part of a result that a right guess explains at least, however intermediates were stored.
+_SOME = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +95,9 @@ class Asked:
     ) -> tuple[Expected, ...]:
         """Return what the judge's own oracle gives for a step that differs in what is named.
 
-        Raises ValueError for a call of torch that differs in more than its inputs.
+        Where intermediates may be stored in several ways, in the way that allows most of what was given.
+        Raises ValueError for a call of torch that differs in more than its inputs, and where an answer is
+        a set that other inputs of NaN or infinity leave open: any result would belong to it.
         """
         changes = inputs or {}
         everything = tuple(changes.get(i, t) for i, t in enumerate(self.inputs))
@@ -108,10 +106,25 @@ class Asked:
                 raise ValueError(f"{self.op} is known by its call alone")
             made = [replaced(r, v) for r, v in zip(self.right, self.again(everything), strict=True)]
             return tuple(e for e in made if e is not None)
-        question = answers(
-            op or self.op, everything, {**self.attrs, **(attrs or {})}, profile or self.profile
-        )
-        return resolved(next(question).expected, self.got)
+        ways = answers(op or self.op, everything, {**self.attrs, **(attrs or {})}, profile or self.profile)
+        first = resolved(next(ways).expected, self.got)
+        if any(isinstance(e, SetValued) for e in first) and any(starmap(self._loses, changes.items())):
+            raise ValueError("numbers that are no longer finite have no order")
+        # What is stored otherwise is about a step off: of what is right, a narrow type still shows some.
+        is_narrow = all(t.dtype.bits <= 16 for t in self.got)
+        if is_narrow and self._allowed(first) < _SOME * sum(t.numel for t in self.got):
+            return first
+        return max((first, *(resolved(way.expected, self.got) for way in ways)), key=self._allowed)
+
+    def _allowed(self, expected: tuple[Expected, ...]) -> int:
+        """Return how many elements of what was given an answer allows."""
+        return sum(int(_near(e, t, self.got).sum()) for e, t in zip(expected, self.got, strict=True))
+
+    def _loses(self, number: int, tensor: HostTensor | None) -> bool:
+        """Whether an input that is finite would not be as `tensor`."""
+        if tensor is None or not self.has(number) or bool(to_float64(tensor).isfinite().all()):
+            return False
+        return bool(self.x(number).isfinite().all())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +175,17 @@ def hypothesis(*ops: str, whole: bool = False) -> Callable[[Hypothesis], Hypothe
 def resolved(expected: tuple[Expected, ...], got: tuple[HostTensor, ...]) -> tuple[Expected, ...]:
     """Return answers in which a set that has a budget for the other outputs as given is that budget."""
     return tuple(e.budget(got) if isinstance(e, SetValued) and e.budget is not None else e for e in expected)
+
+
+def _near(expected: Expected, given: HostTensor, outputs: tuple[HostTensor, ...]) -> Tensor:
+    """Return which elements an answer allows, by its hard bound and one rounding."""
+    if tuple(expected.shape) != given.shape:  # a question about another number of results
+        return torch.zeros(0)
+    if isinstance(expected, SetValued):
+        return torch.from_numpy(~np.asarray(expected.wrong(outputs)))
+    value = to_float64(expected.bits) if isinstance(expected, Exact) else expected.value
+    hard = expected.hard if isinstance(expected, Budget) else 0.0
+    return (to_float64(given) - value).abs() <= hard + expected.dtype.unit_roundoff * value.abs()
 
 
 def host(values: Tensor, to: DType) -> HostTensor:
@@ -229,26 +253,6 @@ def _quantile(ratio: Tensor, share: float) -> Tensor:
     """Return a quantile of the magnitudes of what is finite, 0 where nothing is."""
     sizes = ratio[ratio.isfinite()].abs().sort().values
     return sizes[int(share * (len(sizes) - 1))] if len(sizes) else torch.zeros((), dtype=torch.float64)
-
-
-def nearest(x: Tensor, to: str) -> Tensor:
-    """Round float64 to a narrower type, to nearest even: a dtype's name, or `tf32`."""
-    if to == "tf32":
-        return kept_bits(x, 11)
-    kind = named(to)
-    return torch.from_numpy(decode(encode(x.contiguous().numpy(), kind), kind))
-
-
-def kept_bits(x: Tensor, bits: int) -> Tensor:
-    """Round float64 to `bits` significand bits, to nearest even, in any range."""
-    spread = x * (2.0 ** (53 - bits) + 1)  # Veltkamp's splitting: two roundings do what frexp would
-    return torch.where(spread.isfinite(), spread - (spread - x), x)
-
-
-def truncated(x: Tensor, to: str) -> Tensor:
-    """Drop what a type with fewer significand bits cannot hold; its range does not matter."""
-    fraction, exponent = torch.frexp(x)
-    return torch.ldexp(torch.trunc(torch.ldexp(fraction, torch.tensor(BITS[to]))), exponent - BITS[to])
 
 
 def only(asked: Asked, output: int, expected: Expected | None) -> tuple[Expected | None, ...]:

@@ -9,14 +9,8 @@ from torch import Tensor
 
 from parity.judge.budget import Expected
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    only,
-    replaced,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, only, replaced
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 

@@ -20,11 +20,11 @@ from parity.localize.hypotheses_base import (
     floats,
     host,
     hypothesis,
-    nearest,
     only,
     replaced,
-    truncated,
 )
+from parity.localize.hypotheses_fit import Observed
+from parity.localize.hypotheses_rounding import nearest, truncated
 
 __all__ = []
 
@@ -99,6 +99,35 @@ def _regridded(asked: Asked) -> Iterator[Guess]:
                 expected = dataclasses.replace(expected, roundings=1)
             text = f"results were {words}"
             yield Guess(kind=CauseKind.OUTPUT_ROUNDING, text=text, expected=only(asked, i, expected))
+
+
+@hypothesis()
+def _lowered(asked: Asked) -> Iterator[Guess]:
+    """Results between the right rounding and one step nearer to zero, in a narrow type.
+
+    Between half a step above the value and three halves below it: all that is known is the side.
+    """
+    for i, right, value, _ in float_outputs(asked):
+        if right.dtype.bits > 16:
+            continue
+        step = 2 * Observed.of(asked.got[i]).half_step
+        own = (right.hard, right.sigma) if isinstance(right, Budget) else (step * 0, step * 0)
+        hard, sigma = (t.expand(value.shape) for t in own)
+        expected = Budget(
+            dtype=right.dtype,
+            value=value - value.sign() * step / 2,
+            hard=hard + step / 2,
+            # Of a uniform error of that width.
+            sigma=(sigma.square() + step.square() / 12).sqrt(),
+        )
+        text = f"results are up to one step of {right.dtype} too near to zero"
+        yield Guess(
+            kind=CauseKind.OUTPUT_ROUNDING,
+            text=text,
+            expected=only(asked, i, expected),
+            noise=True,
+            most=True,
+        )
 
 
 def _narrower(dtype: DType) -> list[str]:

@@ -12,13 +12,8 @@ from torch import Tensor
 from parity.case.op import Attr
 from parity.judge.budget import Budget, Exact
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    valued,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, valued
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 

@@ -1,4 +1,4 @@
-"""Right values in the wrong place: moved, mirrored, transposed, repeated, left over or never written."""
+"""Right values in the wrong place: moved, mirrored, transposed, repeated or never written."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Exact, Expected
 from parity.judge.oracle import to_float64
 from parity.localize.cause import CauseKind
@@ -34,8 +33,6 @@ _MATCHED = 2048
 _NAMED = (
     "add", "copy", "div", "gelu_erf", "gelu_tanh", "mul", "sigmoid", "silu", "softcap", "tanh",
 )  # fmt: skip
-# Earlier tensors that are tried in the place of each input.
-_STALE = 8
 
 
 def _named(dim: int, ndim: int) -> str:
@@ -162,44 +159,6 @@ def _sources(value: Tensor, got: Tensor, dim: int) -> Tensor | None:
     nearest, source = distance.min(1)
     source = torch.where(nearest < 0.1 * own, source, torch.arange(n))
     return source if bool((source != torch.arange(n)).any()) else None
-
-
-@hypothesis()
-def _stale(asked: Asked) -> Iterator[Guess]:
-    for i, right in enumerate(asked.right):
-        for name, tensor in asked.earlier.items():
-            if tensor.dtype is not right.dtype:
-                continue
-            left = _left_over(tensor, right)
-            if left is not None:
-                text = f"holds what '{name}' held"
-                yield Guess(kind=CauseKind.STALE, text=text, expected=only(asked, i, left))
-
-
-@hypothesis()
-def _stale_inputs(asked: Asked) -> Iterator[Guess]:
-    """An input was read as it was at an earlier call, or as another step had left it."""
-    for n, tensor in enumerate(asked.inputs):
-        alike = [
-            (name, t)
-            for name, t in asked.earlier.items()
-            if tensor is not None and (t.dtype, t.shape) == (tensor.dtype, tensor.shape)
-        ]
-        for name, other in alike[:_STALE]:
-            if other.digest() != tensor.digest():  # type: ignore[union-attr]  # alike is empty where it is None
-                text = f"input {n} was read as '{name}'"
-                yield Guess(kind=CauseKind.STALE, text=text, expected=asked.ask(inputs={n: other}))
-
-
-def _left_over(tensor: HostTensor, right: Expected) -> Expected | None:
-    """Return an earlier tensor as an answer to the bit: of the same shape, or its first rows."""
-    shape = tuple(right.shape)
-    if tensor.shape != shape:
-        same_rows = len(tensor.shape) == len(shape) > 0 and tensor.shape[1:] == shape[1:]
-        if not same_rows or tensor.shape[0] < shape[0]:
-            return None
-        tensor = HostTensor.of(tensor.array()[: shape[0]], tensor.dtype)
-    return Exact(bits=tensor.contiguous(), any_nan=True)
 
 
 @hypothesis()

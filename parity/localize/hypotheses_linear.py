@@ -55,9 +55,10 @@ def _weight(asked: Asked) -> Iterator[Guess]:
         changes.append(("transposed", w.transpose(-1, -2)))
     if w.ndim > 1:
         changes.append(("laid out in the other order in memory", w.transpose(-1, -2).reshape(w.shape)))
-    # Along the other dimension a float weight's order is that of the results.
+    # Along the other dimension the order is that of the results, unless those had scales or a bias added.
     summed = -2 if asked.op in {"matmul", "bmm", "addmm"} else -1
-    dims = range(-min(w.ndim, 2), 0) if asked.op.startswith("int") else (summed,) if w.ndim > 1 else (-1,)
+    both = asked.op.startswith("int") or (asked.op in {"linear", "addmm"} and asked.has(_BIASED[asked.op]))
+    dims = range(-min(w.ndim, 2), 0) if both else (summed,) if w.ndim > 1 else (-1,)
     for dim in dims:
         changes += [(f"moved by {k} along dimension {dim + w.ndim}", w.roll(k, dim)) for k in (1, -1)]
         n = w.shape[dim]

@@ -20,18 +20,8 @@ from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Expected
 from parity.judge.oracle import to_float64
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    BITS,
-    Asked,
-    Guess,
-    floats,
-    hypothesis,
-    kept_bits,
-    nearest,
-    only,
-    replaced,
-    truncated,
-)
+from parity.localize.hypotheses_base import Asked, Guess, floats, hypothesis, only, replaced
+from parity.localize.hypotheses_rounding import BITS, kept_bits, nearest, truncated
 
 __all__ = ["factors", "low_sums"]
 

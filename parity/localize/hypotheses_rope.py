@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    valued,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, valued
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 
@@ -88,7 +83,7 @@ def _rotate(asked: Asked) -> Iterator[Guess]:
     for name in ("bf16", "f16"):
         c, s = nearest(cos, name), nearest(sin, name)
         text = f"cosine and sine were rounded to {name}"
-        yield valued(asked, _K.INTERMEDIATE, text, _turn_heads(x, c, s, interleaved=layout))
+        yield valued(asked, _K.INPUTS_ROUNDED, text, _turn_heads(x, c, s, interleaved=layout))
     size = 2 * cos.shape[-1]
     half = torch.cat(
         (

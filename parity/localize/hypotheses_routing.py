@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from parity.case.tensor import HostTensor
-from parity.judge.budget import Budget
+from parity.judge.budget import Budget, SetValued
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    only,
-    repaired,
-    replaced,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, only, repaired, replaced
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 
@@ -29,6 +25,8 @@ _TRIED = 16
 
 
 _Outputs = tuple[HostTensor, ...]
+_Mask = npt.NDArray[np.bool_]
+_Chosen = npt.NDArray[np.int64]
 
 
 @hypothesis("route")
@@ -46,6 +44,46 @@ def _routing(asked: Asked) -> Iterator[Guess]:
     yield Guess(
         kind=_K.ROUTING, text="the worst experts were chosen", expected=asked.ask(inputs={0: mirrored})
     )
+    yield from _passed_over(asked)
+
+
+def _passed_over(asked: Asked) -> Iterator[Guess]:
+    """Ranks 2 to top + 1 instead of 1 to top: with the best one beside them they are the right set."""
+    top = int(asked.attrs["top"] or 1)
+    best, more = _best(asked), asked.ask(attrs={"top": top + 1})[1]
+    right = asked.right[1]
+    if best is None or not isinstance(right, SetValued) or not isinstance(more, SetValued):
+        return
+
+    def wrong(outputs: _Outputs) -> _Mask:
+        chosen = np.concatenate((best, outputs[1].array()), 1)
+        joined = (outputs[0], HostTensor.of(chosen.astype(outputs[1].dtype.storage), outputs[1].dtype))
+        return more.wrong(joined)[:, 1:]
+
+    text = "the best expert was passed over"
+    expected = (None, dataclasses.replace(right, wrong=wrong))
+    yield Guess(kind=_K.OFF_BY_ONE, text=text, expected=expected, whole=True)
+
+
+def _best(asked: Asked) -> _Chosen | None:
+    """Return the expert [T, 1] that each row has to choose where it chooses one, None where that fails."""
+    one = asked.ask(attrs={"top": 1})[1]
+    if not isinstance(one, SetValued):
+        return None
+    logits = asked.x(0) @ asked.x(1).T
+    scores = logits.sigmoid() if asked.attrs["scores"] == "sigmoid" else logits.softmax(-1)
+    order = (scores + asked.x(2) if asked.has(2) else scores).argsort(-1, descending=True).numpy()
+    best, missing = order[:, :1].copy(), np.ones(len(order), np.bool_)
+    dtype = asked.got[1].dtype
+    for place in range(order.shape[1]):  # the best of all may stand in a group that is not allowed
+        candidate = order[:, place : place + 1]
+        made = HostTensor.of(candidate.astype(dtype.storage), dtype)
+        legal = missing & ~one.wrong((asked.got[0], made))[:, 0]
+        best[legal] = candidate[legal]
+        missing &= ~legal
+        if not missing.any():
+            return best
+    return None
 
 
 def _renumbered(outputs: _Outputs, *, step: int, experts: int) -> _Outputs:
@@ -59,7 +97,14 @@ def _weighed(asked: Asked) -> Iterator[Guess]:
     if not isinstance(right, Budget):
         return
     chosen = torch.from_numpy(asked.got[1].array().astype(np.int64)).clamp(0, asked.x(1).shape[0] - 1)
-    logits = asked.x(0) @ asked.x(1).T
+    exact = asked.x(0) @ asked.x(1).T
+    yield from _of_logits(asked, right, exact, chosen)
+    first = asked.inputs[0]
+    if first is not None and first.dtype.bits <= 16 and not asked.attrs["wide"]:  # model code stores them
+        yield from _of_logits(asked, right, nearest(exact, first.dtype.name), chosen)
+
+
+def _of_logits(asked: Asked, right: Budget, logits: Tensor, chosen: Tensor) -> Iterator[Guess]:
     scale = float(asked.attrs["scale"] or 1)
     scores = logits.sigmoid() if asked.attrs["scores"] == "sigmoid" else logits.softmax(-1)
     picked = scores.gather(-1, chosen)

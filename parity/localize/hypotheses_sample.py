@@ -152,9 +152,16 @@ def _windowed(asked: Asked, axis: int, window: tuple[slice, ...], columns: slice
 
 
 def _earlier(asked: Asked, window: tuple[slice, ...]) -> dict[str, HostTensor]:
-    """Cut what has the shape of an output like the output, the rest not at all."""
+    """Cut what has the shape of an output like the output, what has other rows in its columns alone."""
     shape = asked.got[0].shape
-    return {n: _take(t, window) if t.shape == shape else t for n, t in asked.earlier.items()}
+
+    def part(tensor: HostTensor) -> HostTensor:
+        if tensor.shape == shape:
+            return _take(tensor, window)
+        alike = len(tensor.shape) == len(shape) > 0 and tensor.shape[1:] == shape[1:]
+        return _take(tensor, (slice(None), *window[1:])) if alike else tensor
+
+    return {name: part(tensor) for name, tensor in asked.earlier.items()}
 
 
 def _answered(small: Asked, whole: Asked, window: tuple[slice, ...]) -> Asked:

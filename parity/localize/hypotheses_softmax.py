@@ -10,13 +10,8 @@ from torch import Tensor
 
 from parity.judge.oracle import to_float64
 from parity.localize.cause import CauseKind
-from parity.localize.hypotheses_base import (
-    Asked,
-    Guess,
-    hypothesis,
-    nearest,
-    valued,
-)
+from parity.localize.hypotheses_base import Asked, Guess, hypothesis, valued
+from parity.localize.hypotheses_rounding import nearest
 
 __all__ = []
 

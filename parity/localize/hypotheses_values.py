@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from parity.judge.budget import Budget
 from parity.localize.cause import CauseKind
 from parity.localize.hypotheses_base import (
     Asked,
@@ -33,6 +35,8 @@ _FACTORS = (
     127 / 128,
     128 / 127,
 )
+# Ops whose rows are divided by a sum of their own.
+_DIVIDED = ("softmax", "attention", "paged_attention", "latent_attention")
 
 
 @hypothesis()
@@ -45,7 +49,8 @@ def _signs(asked: Asked) -> Iterator[Guess]:
             ("negative values became 0", value.clamp(min=0)),
         ):
             expected = replaced(right, changed, factor=1.0)
-            yield Guess(kind=CauseKind.SIGN, text=text, expected=only(asked, i, expected))
+            guess = Guess(kind=CauseKind.SIGN, text=text, expected=only(asked, i, expected))
+            yield from (guess, _once_more(guess))
 
 
 @hypothesis()
@@ -55,15 +60,16 @@ def _scaled(asked: Asked) -> Iterator[Guess]:
         u = right.dtype.unit_roundoff
         for factor in (*_FACTORS, *_constant_factor(value, got, u)):
             known = factor in _FACTORS
-            text = f"times {factor:.6g}"
-            expected = replaced(right, value * factor, factor=factor)
-            yield Guess(
+            if abs(abs(factor) - 1) < u:  # which rounding may do, but for a sign
+                continue
+            guess = Guess(
                 kind=CauseKind.SCALE,
-                text=text,
-                expected=only(asked, i, expected),
+                text=f"times {factor:.6g}",
+                expected=only(asked, i, replaced(right, value * factor, factor=factor)),
                 cost=math.log(len(_FACTORS)) if known else price(u),
                 whole=True,
             )
+            yield from (guess, _once_more(guess))
         for dims, name in _ways(value):
             factors = _ratio(got, value, dims)
             off = ((factors - 1).abs() > 4 * u) & factors.isfinite()
@@ -72,11 +78,28 @@ def _scaled(asked: Asked) -> Iterator[Guess]:
             if off.all() and high - low < 8 * u * abs(high):  # one factor of all
                 continue
             text = f"each {name} times a factor of its own, {low:.6g} to {high:.6g}"
+            kind = CauseKind.ROW_SCALE
+            if name == "row" and low > 0 and _is_divided(asked, value.ndim):
+                kind = CauseKind.DENOMINATOR
+                size = f"{1 / high:.6g} to {1 / low:.6g} times as large"
+                text = f"the denominator of each row is another one, {size}"
             expected = replaced(right, value * factors, factor=factors)
             cost = float(off.sum()) * price(u)
-            yield Guess(
-                kind=CauseKind.ROW_SCALE, text=text, expected=only(asked, i, expected), cost=cost, whole=True
-            )
+            yield Guess(kind=kind, text=text, expected=only(asked, i, expected), cost=cost, whole=True)
+
+
+def _is_divided(asked: Asked, ndim: int) -> bool:
+    """Whether the step divides each row of its result by a sum of that row alone."""
+    return asked.op in _DIVIDED and int(asked.attrs.get("dim", -1) or 0) % ndim == ndim - 1
+
+
+def _once_more(guess: Guess) -> Guess:
+    """Return a guess for results that were rounded before they were changed as it says."""
+    again = (
+        dataclasses.replace(e, roundings=e.roundings + 1) if isinstance(e, Budget) else e
+        for e in guess.expected
+    )
+    return dataclasses.replace(guess, expected=tuple(again), noise=True)
 
 
 def _ways(value: Tensor) -> Iterator[tuple[list[int], str]]:
@@ -98,7 +121,17 @@ def _constant_factor(value: Tensor, got: Tensor, u: float) -> list[float]:
     size = value[usable].abs()
     large = size >= size.median()
     ratio = float((got[usable] / value[usable])[large].median())
-    return [ratio, 1 / round(1 / ratio)] if abs(ratio) > 1e-6 and round(1 / ratio) else [ratio]
+    found = [ratio, _centred(value, got, u, ratio)]
+    return [*found, 1 / round(1 / ratio)] if abs(ratio) > 1e-6 and round(1 / ratio) else found
+
+
+def _centred(value: Tensor, got: Tensor, u: float, ratio: float) -> float:
+    """Return a ratio as the mean over all that are near it: that of what is off is too far off itself."""
+    every = (got / value)[(value.abs() >= value.abs().nanmedian()) & (value != 0)]
+    for _ in range(3):
+        near = every[(every / ratio - 1).abs() < 3 * u]
+        ratio = float(near.mean()) if near.numel() else ratio
+    return ratio
 
 
 def _ratio(got: Tensor, value: Tensor, dims: list[int]) -> Tensor:

@@ -9,11 +9,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from parity.case.tensor import HostTensor
 from parity.errors import ParityError
 from parity.judge.budget import Budget, Expected
 from parity.judge.limits import hold
-from parity.localize.hypotheses_base import HYPOTHESES, PLAIN, Asked, Guess
+from parity.localize.hypotheses_base import HYPOTHESES, PLAIN, Asked, Guess, values_of
 from parity.localize.hypotheses_fit import Fit, Observed, Place, best_place, fit, tile_place
 from parity.localize.hypotheses_sample import Sample, cut
 
@@ -25,6 +27,8 @@ _ELEMENTS = 1 << 21
 _SHARE = 0.5
 _NOISE_SHARE = 0.9
 _GAIN = 10.0
+# Of half a step of the output: closer values are one.
+_SAME = 1e-3
 
 
 # A question that makes no sense for these shapes or values has no answer; an oracle that meets what no
@@ -110,6 +114,8 @@ def scored(sample: Sample, base: Base, guess: Guess) -> Scored | None:
         for i, wanted in enumerate(guess.expected)
         if wanted is not None and _alike(wanted, sample.small.got[i])
     }
+    if not guess.noise:
+        fits = {i: _claimed(f, sample, base, i, guess.expected[i]) for i, f in fits.items()}
     most = sum(int((~base.fits[i].allowed & f.allowed).sum()) for i, f in fits.items())
     if most < share * base.failing and not guess.region:
         return None
@@ -125,6 +131,18 @@ def scored(sample: Sample, base: Base, guess: Guess) -> Scored | None:
     if gain < _GAIN or explained < share * base.failing:
         return None
     return Scored(guess=guess, gain=gain, explained=explained, where="; ".join(places))
+
+
+def _claimed(found: Fit, sample: Sample, base: Base, output: int, wanted: Expected | None) -> Fit:
+    """Leave a fit where the guess says another value than the right answer: room alone explains nothing."""
+    value, right = values_of(sample.small.right[output]), base.fits[output]
+    if value is None or not isinstance(wanted, Budget):
+        return found
+    same = (wanted.value - value).abs() <= _SAME * base.observed[output].half_step
+    return Fit(
+        likelihood=torch.where(same, right.likelihood, found.likelihood),
+        allowed=torch.where(same, right.allowed, found.allowed),
+    )
 
 
 def _alike(wanted: Expected, given: HostTensor) -> bool:

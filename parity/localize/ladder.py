@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from parity.case.ids import CaseId
 from parity.case.tensor import HostTensor
+from parity.judge.deviations import Deviation
 from parity.judge.end_to_end_cache import Caches, compare_caches
 from parity.judge.measure import difference
 from parity.judge.oracle import to_float64
 from parity.judge.verdict import CaseJudgement, StepJudgement, Verdict, worst
 from parity.localize.alignment import Pair, between_steps, pairs
+from parity.localize.declared import Declared, declared_of
 from parity.localize.replay import Replay
 from parity.store.recording import Recording, StepRecord, TensorRef
 
@@ -97,12 +100,18 @@ def ladder(
     replayed: Replay | None = None,
     theirs: CaseJudgement | None = None,
     notes: Sequence[str] = (),
+    deviations: Mapping[str, Sequence[Deviation]] = MappingProxyType({}),
 ) -> Ladder:
     """Return the ladder of two recordings of one case; `judgement` is that of the target.
 
     `reference` is None where there is only the oracle; then only introduced errors are known. `theirs` is
     the reference's own judgement, so that a reference that is wrong is named; `notes` are of the whole.
+    `deviations` are those declared of each family: where they speak of the case, its steps that depart as
+    was declared are `known`, and a case that no longer departs is `stale`.
     """
+    declared = declared_of(
+        case, deviations, target=target, judgement=judgement, reference=reference, theirs=theirs
+    )
     judged = {step.name: step for step in judgement.steps}
     matched = pairs(reference, target, [step.name for step in judgement.steps])
     glued = between_steps(matched) if reference is not None else frozenset()
@@ -113,16 +122,18 @@ def ladder(
         replayed=replayed,
         glued=glued,
         theirs={step.name: step for step in theirs.steps} if theirs else {},
+        declared=declared,
     )
     rungs = tuple(context.rung(pair) for pair in matched)
     said = [*notes, judgement.note] if judgement.note else list(notes)
+    said += [declared.stale] if declared.stale else []
     if reference is not None and reference.environment.setting != target.environment.setting:
         settings = reference.environment.setting, target.environment.setting
         said.append("the reference is {}, the target {}".format(*settings))
     caches = None if reference is None else compare_caches(reference, target)
     return Ladder(
         case=case,
-        verdict=worst([judgement.verdict, *(rung.verdict for rung in rungs)]),
+        verdict=worst([declared.verdict, *(rung.verdict for rung in rungs)]),
         rungs=rungs,
         has_reference=reference is not None,
         has_replay=replayed is not None,
@@ -139,6 +150,7 @@ class _Context:
     replayed: Replay | None
     glued: frozenset[str]
     theirs: Mapping[str, StepJudgement]
+    declared: Declared
 
     def rung(self, pair: Pair) -> Rung:
         verdicts, notes = [], self._notes(pair)
@@ -150,6 +162,9 @@ class _Context:
         if self.reference is not None and not pair.matches:
             verdicts.append(Verdict.UNJUDGED)
         is_compared = pair.reference is not None and pair.target is not None
+        own = self.judged.get(pair.name)
+        if own is not None and self.declared.reason(own):
+            verdicts = [Verdict.KNOWN if verdict is own.verdict else verdict for verdict in verdicts]
         return Rung(
             step=pair.name,
             op=pair.op,
@@ -203,7 +218,10 @@ class _Context:
     def _notes(self, pair: Pair) -> tuple[str, ...]:
         notes = list(pair.differences()) if self.reference is not None else []
         judged = self.judged.get(pair.name)
-        if pair.target is not None and judged and judged.verdict is not Verdict.WITHIN and judged.note:
+        reason = self.declared.reason(judged)
+        if reason:
+            notes.append(f"declared: {reason}")
+        elif pair.target is not None and judged and judged.verdict is not Verdict.WITHIN and judged.note:
             notes.append(judged.note)
         if pair.name in self.glued:
             notes.append(
@@ -213,7 +231,9 @@ class _Context:
         notes += self._said_of_replay(pair.name, notes)
         other = self.theirs.get(pair.name)
         if other is not None and other.verdict.departs and not other.note.startswith("not reached"):
-            notes.append(f"the reference itself departs from the oracle here: {other.note}")
+            reason = self.declared.reason_there(other)
+            said = f"as declared: {reason}" if reason else other.note
+            notes.append(f"the reference itself departs from the oracle here: {said}")
         if pair.reference is not None and self.reference is not None:
             notes += _nan_in(pair.reference, self.reference)
         return tuple(notes)

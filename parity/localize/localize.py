@@ -87,10 +87,11 @@ def earlier_than(
 ) -> dict[str, HostTensor]:
     """Return what steps before `record` gave in the forms of `like`, by step and output, its own site first.
 
-    What a stale result may hold. A step that read the same and so gave the same is no sign of that, and
-    a module's own step repeats what the calls inside it gave.
+    What a stale result may hold, all of it or some of its rows: a call of another length has the same
+    form but for their number. A step that read the same and so gave the same is no sign of that, and a
+    module's own step repeats what the calls inside it gave.
     """
-    forms = {(tensor.dtype.name, tensor.shape) for tensor in like}
+    forms = {(tensor.dtype.name, len(tensor.shape), tensor.shape[1:]) for tensor in like}
     read = [ref and ref.digest for ref in record.inputs]
     before = itertools.takewhile(lambda step: step.name != record.name, recording.steps)
     others = [s for s in before if s.op != MODULE and [r and r.digest for r in s.inputs] != read]
@@ -101,5 +102,7 @@ def earlier_than(
         for step in others
         for ref in step.outputs
         # A result that is one of the step's own inputs was not computed, which is another cause.
-        if ref.digest in recording.tensors and ref.digest not in read and (ref.dtype.name, ref.shape) in forms
+        if ref.digest in recording.tensors
+        and ref.digest not in read
+        and (ref.dtype.name, len(ref.shape), ref.shape[1:]) in forms
     }

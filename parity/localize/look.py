@@ -6,12 +6,15 @@ Does not print; `report.ladder` does.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from parity.case.case import Case
 from parity.case.inputs import generate
 from parity.errors import BackendError, GoldenError
+from parity.judge.deviations import Deviation
 from parity.judge.judge import judge
 from parity.judge.verdict import CaseJudgement
 from parity.localize.ladder import Ladder, ladder
@@ -40,8 +43,8 @@ class Looked:
     replayed: Replay | None = None
     notes: tuple[str, ...] = ()
 
-    def ladder(self) -> Ladder:
-        """Return the steps of both sides beside each other."""
+    def ladder(self, *, deviations: Mapping[str, Sequence[Deviation]] = MappingProxyType({})) -> Ladder:
+        """Return the steps of both sides beside each other; `deviations` are declared of each family."""
         return ladder(
             self.case.id,
             reference=self.reference,
@@ -50,6 +53,7 @@ class Looked:
             replayed=self.replayed,
             theirs=self._of_reference(),
             notes=self.notes,
+            deviations=deviations,
         )
 
     def _of_reference(self) -> CaseJudgement | None:

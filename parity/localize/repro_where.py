@@ -72,7 +72,14 @@ def where_of(backend: str, setting: str) -> Where:
         return Where(name=backend)
     strict = setting == Setting.STRICT.value
     if spec.family == "cpu":
-        return Where(name=backend, device="cpu", environment=dict(made.env()), pins_cpu=strict, strict=strict)
+        return Where(
+            name=backend,
+            device="cpu",
+            environment=dict(made.env()),
+            pins_cpu=strict,
+            strict=strict,
+            compiler="inductor" if spec.mode == "compile" else None,
+        )
     if spec.family == "openvino":
         return Where(
             name=backend,

@@ -237,7 +237,12 @@ def _verdict(ladder: Ladder) -> str:
         same = sum(rung.same for rung in ladder.rungs)
         equal = f", {same} equal to the bit" if ladder.has_reference else ""
         return f"all {total} are within{equal}"
-    unjudged = [rung for rung in ladder.rungs if rung.verdict is not Verdict.WITHIN]
+    if ladder.verdict is Verdict.STALE:
+        return f"nothing departs, though it is declared: all {total} are within"
+    known = sum(rung.verdict is Verdict.KNOWN for rung in ladder.rungs)
+    unjudged = [r for r in ladder.rungs if r.verdict not in (Verdict.WITHIN, Verdict.KNOWN)]
+    if ladder.verdict is Verdict.KNOWN and not unjudged:
+        return f"{known} of {total} depart, as declared; the others are within"
     what = f"{len(unjudged)} of {total} not judged" if unjudged else "the case as a whole is not judged"
     return f"nothing departs, but {what}"
 

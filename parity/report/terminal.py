@@ -17,6 +17,7 @@ from parity.judge.verdict import (
     StepJudgement,
     Verdict,
 )
+from parity.report import reasons
 from parity.report.view import Run, SideView
 
 __all__ = ["MARKS", "MAX_BLOCKS", "MAX_STEPS", "WIDTH", "block", "concise", "full"]
@@ -258,6 +259,7 @@ def _footer(run: Run, *, next_command: str, json_path: str) -> list[str]:
         lines.append(f"{run.left_out:,} selected cases were left out by --time-box: nothing is known of them")
     if run.interrupted:
         lines.append("interrupted: only the cases above were judged")
+    lines += reasons.lines(run.outcomes)
     lines += textwrap.wrap(_witness(run), WIDTH, subsequent_indent=" " * 8)
     lines.append(f"json    {json_path}")
     return [*lines, f"next    {next_command}"]

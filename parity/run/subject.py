@@ -18,7 +18,7 @@ Options of an `engine` (its case has one input, int64 `tokens`, as many as the p
                 mixed:p24,c8+16,d12
     part        one part of the network alone, `04-L03`: see `run.stream.parts`
 
-Options of a `module`: see `run.module_subject`.
+Options of a `module`: see `run.module_subject`; of `opinfo`: see `case.opinfo`.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ FindWeight = Callable[[TensorRef], "HostTensor | None"]
 _MODULES: Mapping[SubjectKind, str] = {
     SubjectKind.ENGINE: "parity.run.engine_subject",
     SubjectKind.MODULE: "parity.run.module_subject",
+    SubjectKind.OPINFO: "parity.run.opinfo_subject",
 }
 _STREAM = "parity.run.stream_subject"
 _SCORES = "parity.run.engine_scores"

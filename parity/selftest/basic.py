@@ -28,8 +28,18 @@ __all__ = [
 ]
 
 Array = np.ndarray
-TORCH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"add": torch.add, "mul": torch.mul, "div": torch.div}
-NUMPY: dict[str, Callable[[Array, Array], Array]] = {"add": np.add, "mul": np.multiply, "div": np.divide}
+TORCH: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "add": torch.add,
+    "mul": torch.mul,
+    "div": torch.div,
+    "sub": torch.sub,
+}
+NUMPY: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "mul": np.multiply,
+    "div": np.divide,
+    "sub": np.subtract,
+}
 
 
 def of_two(p: Problem, how: Arithmetic, bug: str) -> Tensor:
@@ -68,6 +78,8 @@ def of_two_wide(p: Problem, bug: str) -> Outputs:
         b = np.broadcast_to(b[:1], b.shape)
     if bug == "subtracted":
         b = -b
+    if bug == "swapped":
+        a, b = b, a
     y = NUMPY[p.op](a, b)
     if p.dtype.is_float:
         most = float(np.finfo(np.float32).max)

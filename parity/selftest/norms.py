@@ -17,6 +17,7 @@ __all__ = [
     "mean_of",
     "rms_norm",
     "rsqrt",
+    "welford",
 ]
 
 # What a port writes where the case says another epsilon.
@@ -95,7 +96,7 @@ def layer_norm(p: Problem, how: Arithmetic, bug: str) -> Tensor:
             d = x - nearest(mu, "bf16")
             var = mean_of(d * d, how, "")
         case _ if how.name == "permuted":
-            var, mu = _welford(x)
+            var, mu = welford(x)
             d = x - mu
         case _:
             var = mean_of(how.mid(d * d), how, bug)
@@ -122,8 +123,8 @@ def layer_norm(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     return y if b is None else y + b
 
 
-def _welford(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance updated element by element."""
+def welford(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Variance and mean updated element by element."""
     mean, squares = torch.zeros(x.shape[:-1]), torch.zeros(x.shape[:-1])
     for i, value in enumerate(x.unbind(-1), 1):
         delta = value - mean

@@ -15,6 +15,7 @@ __all__ = [
     "argmax",
     "as_right",
     "is_a_largest",
+    "ranked",
 ]
 
 Array = np.ndarray
@@ -80,8 +81,8 @@ def _order(keys: Array, *, descending: bool, last_first: bool) -> Array:
     return np.lexsort((position, sign * nan.astype(np.int64), sign * np.where(nan, np.inf, keys)), axis=-1)
 
 
-def _ranked(p: Problem, bug: str) -> Outputs:
-    """topk and sort."""
+def ranked(p: Problem, bug: str) -> Outputs:
+    """topk, sort and argsort."""
     keys, dim = _keys(p, bug)
     descending = bool(p.attrs["largest" if p.op == "topk" else "descending"]) != (bug == "other_direction")
     last_first = (bug == "last" and not p.attrs.get("stable")) or bug == "not_stable"
@@ -210,7 +211,7 @@ _SHARED = (
 _RANKED = (*_SHARED, "beyond_power_of_two_lost", "duplicate", "two_not_in_order", "values_of_key")
 
 KERNELS: dict[str, Kernel | Moves] = {
-    "topk": Moves(compute=_ranked, bugs=(*_RANKED, "kth_off_by_one"), ways=("", "last"), legal=as_right),
-    "sort": Moves(compute=_ranked, bugs=(*_RANKED, "not_stable"), ways=("", "last"), legal=as_right),
+    "topk": Moves(compute=ranked, bugs=(*_RANKED, "kth_off_by_one"), ways=("", "last"), legal=as_right),
+    "sort": Moves(compute=ranked, bugs=(*_RANKED, "not_stable"), ways=("", "last"), legal=as_right),
     "argmax": Moves(compute=argmax, bugs=(*_SHARED, "padding_wins"), ways=("", "last"), legal=is_a_largest),
 }

@@ -47,6 +47,9 @@ def _each(change: Callable[[Array, Array], Array | None]) -> Fault:
     def apply(_p: Problem, _y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs | None:
         changed = []
         for tensor, before in zip(right, stale, strict=True):
+            if not tensor.numel:  # one of several parts, of nothing
+                changed.append(tensor)
+                continue
             array = np.array(tensor.array(), order="C")
             old = np.array(before.array(), order="C")
             new = change(array, old if old.shape == array.shape else array)
@@ -154,6 +157,9 @@ def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) ->
     del p, y, stale
     flipped = []
     for tensor in right:
+        if not tensor.numel:
+            flipped.append(tensor)
+            continue
         array = np.array(tensor.array(), order="C")
         code = array.reshape(-1).view(f"u{array.dtype.itemsize}")
         magnitude = code & np.array(2 ** (8 * code.itemsize - 1) - 1, code.dtype)

@@ -17,14 +17,17 @@ __all__ = [
     "SHARED",
     "WAYS",
     "Function",
+    "by_fast_exp",
     "erf",
     "exponential",
     "gelu_erf",
     "gelu_tanh",
+    "pointwise",
     "rsqrt",
     "sigmoid",
     "silu",
     "swiglu",
+    "table",
     "tanh",
 ]
 
@@ -44,29 +47,29 @@ SHARED = ("by_table", "by_fast_exp")
 Function = Callable[[Tensor, Arithmetic, str], Tensor]
 
 
-def _table(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def table(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Interpolate linearly between points 1/32 apart, from -8 to 8; beyond, the function itself."""
     low = (x.clamp(-8, 8) * 32).floor() / 32
     slope = (f(low + 1 / 32) - f(low)) * 32
     return torch.where(x.abs() < 8, f(low) + slope * (x - low), f(x))
 
 
+def by_fast_exp(x: Tensor) -> Tensor:
+    """e^x by Schraudolph's linear significand with a quadratic correction: about 2^-9 of the result."""
+    scaled = (x * 1.4426950408889634).clamp(-126, 127)
+    f = scaled - scaled.floor()
+    return torch.where(x.isfinite(), torch.exp2(scaled.floor()) * (1 + f * (0.6565 + 0.3435 * f)), x.exp())
+
+
 def _exp(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
-    if bug == "by_fast_exp":
-        # Schraudolph's linear significand with a quadratic correction: about 2^-9 of the result.
-        scaled = (x * 1.4426950408889634).clamp(-126, 127)
-        f = scaled - scaled.floor()
-        return torch.where(
-            x.isfinite(), torch.exp2(scaled.floor()) * (1 + f * (0.6565 + 0.3435 * f)), x.exp()
-        )
-    return exp(x, how)
+    return by_fast_exp(x) if bug == "by_fast_exp" else exp(x, how)
 
 
 def exponential(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """e^x."""
     match bug:
         case "by_table":
-            return _table(torch.exp, x)
+            return table(torch.exp, x)
         case "short_log2e":
             return torch.exp2(x * 1.4427)
         case "input_clamped":
@@ -79,7 +82,7 @@ def sigmoid(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """1 / (1 + e^-x)."""
     match bug:
         case "by_table":
-            return _table(torch.sigmoid, x)
+            return table(torch.sigmoid, x)
         case "hard":
             return (x / 6 + 0.5).clamp(0, 1)
         case "tails_cut":
@@ -98,7 +101,7 @@ def tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """Hyperbolic tangent."""
     match bug:
         case "by_table":
-            return _table(torch.tanh, x)
+            return table(torch.tanh, x)
         case "tails_cut":
             return torch.where(x.abs() > 3, x.sign(), torch.tanh(x))
         case "cancels_near_0":
@@ -121,7 +124,7 @@ def erf(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """Error function."""
     match bug:
         case "by_table":
-            return _table(torch.erf, x)
+            return table(torch.erf, x)
         case "tails_cut":
             return torch.where(x.abs() > 2, x.sign(), torch.erf(x))
         case "by_tanh":
@@ -140,7 +143,7 @@ def rsqrt(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """1 / sqrt x."""
     match bug:
         case "by_table":
-            return _table(torch.rsqrt, x)
+            return table(torch.rsqrt, x)
         case "estimate":
             return nearest(torch.rsqrt(x), "tf32")
         case "magnitude_taken":
@@ -158,7 +161,7 @@ def silu(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """x sigmoid(x)."""
     match bug:
         case "by_table":
-            return _table(lambda t: t * torch.sigmoid(t), x)
+            return table(lambda t: t * torch.sigmoid(t), x)
         case "hard":
             return x * (x / 6 + 0.5).clamp(0, 1)
         case "tails_cut":
@@ -178,7 +181,7 @@ def gelu_erf(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     """x/2 (1 + erf(x / sqrt 2))."""
     match bug:
         case "by_table":
-            return _table(lambda t: t / 2 * torch.erfc(-t / math.sqrt(2)), x)
+            return table(lambda t: t / 2 * torch.erfc(-t / math.sqrt(2)), x)
         case "other_gelu":
             return gelu_tanh(x, how, "")
         case "quick":
@@ -204,7 +207,7 @@ def gelu_tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     root, cubic = math.sqrt(2 / math.pi), 0.044715
     match bug:
         case "by_table":
-            return _table(lambda t: gelu_tanh(t, how, ""), x)
+            return table(lambda t: gelu_tanh(t, how, ""), x)
         case "other_gelu":
             return x / 2 * torch.erfc(-x / math.sqrt(2))
         case "quick":
@@ -227,7 +230,9 @@ def gelu_tanh(x: Tensor, how: Arithmetic, bug: str) -> Tensor:
     )
 
 
-def _pointwise(function: Function) -> Callable[[Problem, Arithmetic, str], Tensor]:
+def pointwise(function: Function) -> Callable[[Problem, Arithmetic, str], Tensor]:
+    """Return what computes a function of each element of the first input."""
+
     def compute(p: Problem, how: Arithmetic, bug: str) -> Tensor:
         return function(how.mid(how.number(p.x(0))), how, bug)
 
@@ -252,7 +257,7 @@ def swiglu(p: Problem, how: Arithmetic, bug: str) -> Tensor:
 
 
 def _kernel(function: Function, *bugs: str) -> Kernel:
-    return Kernel(compute=_pointwise(function), bugs=(*SHARED, *bugs), legitimate=WAYS, arithmetics=MIDDLE)
+    return Kernel(compute=pointwise(function), bugs=(*SHARED, *bugs), legitimate=WAYS, arithmetics=MIDDLE)
 
 
 KERNELS = {
@@ -260,13 +265,13 @@ KERNELS = {
     "sigmoid": _kernel(sigmoid, "hard", "tails_cut", "by_tanh", "overflow_nan"),
     "tanh": _kernel(tanh, "tails_cut", "cancels_near_0", "pade", "identity_near_0"),
     "erf": Kernel(
-        compute=_pointwise(erf),
+        compute=pointwise(erf),
         bugs=("by_table", "tails_cut", "by_tanh", "absolute_error"),
         legitimate=WAYS,
         arithmetics=MIDDLE,
     ),
     "rsqrt": Kernel(
-        compute=_pointwise(rsqrt),
+        compute=pointwise(rsqrt),
         bugs=("by_table", "estimate", "magnitude_taken", "subnormal_as_0", "sign_of_0_lost", "root_bf16"),
         legitimate=WAYS,
         arithmetics=MIDDLE,

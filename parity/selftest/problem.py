@@ -19,6 +19,7 @@ from parity.case.case import Case, Step
 from parity.case.catalog import Catalog, builtin_cases
 from parity.case.draw import key_text
 from parity.case.dtype import DType, dtype, encode
+from parity.case.ids import Selector
 from parity.case.inputs import values
 from parity.case.layout import place
 from parity.case.op import Attr
@@ -36,7 +37,8 @@ __all__ = [
 ]
 
 Outputs = tuple[HostTensor, ...]
-_PRODUCTION = "_production"  # a folder that no suite loads
+# Bytes of the cases of production size whose sums can be formed in every order.
+_FORMED = 16 << 20
 Runner = Callable[["Problem"], Outputs]
 
 
@@ -100,10 +102,12 @@ def store(y: Tensor, to: DType) -> HostTensor:
 
 @functools.cache
 def cases(*, production: bool = False) -> tuple[Case, ...]:
-    """Return the built-in op cases, or those of production size that only the fault suite has."""
+    """Return the built-in op cases, or those of production size that are not too large for it."""
+    catalog = Catalog.load([builtin_cases()])
     if production:
-        return tuple(Catalog.load([builtin_cases() / _PRODUCTION]).select([], suite=None))
-    return tuple(Catalog.load([builtin_cases()]).select([], suite="ops"))
+        found = catalog.select([Selector("production")], suite="large")
+        return tuple(case for case in found if case.nbytes <= _FORMED)
+    return tuple(catalog.select([], suite="ops"))
 
 
 def inputs_of(case: Case, *, seed: int) -> dict[str, HostTensor]:

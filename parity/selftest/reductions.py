@@ -16,6 +16,7 @@ __all__ = [
     "cumsum",
     "log_softmax",
     "logsumexp",
+    "positions",
     "reduce_sum",
     "softmax",
     "softmax_rows",
@@ -32,7 +33,7 @@ def _rows(p: Problem, how: Arithmetic) -> tuple[Tensor, int]:
     return (x.movedim(p.integer("dim"), -1), p.integer("dim")) if x.ndim else (x[None], 0)
 
 
-def _positions(x: Tensor, bug: str) -> Tensor:
+def positions(x: Tensor, bug: str) -> Tensor:
     """Return the terms that a kernel with a bug adds up."""
     n = x.shape[-1]
     tail = n % TILE or 1
@@ -54,7 +55,7 @@ def reduce_sum(p: Problem, how: Arithmetic, bug: str) -> Tensor:
     """Sum or mean over dim."""
     x, dim = _rows(p, how)
     n = x.shape[-1]
-    y = total(_positions(x, bug), how)
+    y = total(positions(x, bug), how)
     if p.op == "mean":
         match bug:
             case "padding_counted":
@@ -120,7 +121,7 @@ def _exponentials(x: Tensor, how: Arithmetic, bug: str) -> tuple[Tensor, Tensor,
         return base, e, total(_exp(filled - base, how, bug), how)[..., None]
     if how.online and not bug:
         return base, e, _running(x, base, how)
-    return base, e, total(_positions(how.mid(e), bug), how)[..., None]
+    return base, e, total(positions(how.mid(e), bug), how)[..., None]
 
 
 def unguarded(x: Tensor, top: Tensor, other: Tensor) -> Tensor:

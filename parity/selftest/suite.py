@@ -21,20 +21,32 @@ from parity.case.case import Case
 from parity.judge.budget import Budget, Expected
 from parity.judge.oracle import answers, to_float64
 from parity.selftest import (
+    aliasing,
     attention,
     basic,
     casts,
     convolutions,
     decoder,
+    divisions,
+    extremes,
+    functions,
     indexed,
+    indexing,
+    moments,
     movement,
     norms,
     order,
     paged,
     pointwise,
+    powers,
     products,
+    ranges,
+    reduced,
     reductions,
     routing,
+    sampling,
+    selecting,
+    views,
 )
 from parity.selftest.arithmetic import PLAIN
 from parity.selftest.criteria import PLAIN_PROFILE, baselines, derived
@@ -67,6 +79,18 @@ KERNELS: dict[str, Kernel | Moves] = {
     **decoder.KERNELS,
     **paged.KERNELS,
     **routing.KERNELS,
+    **functions.KERNELS,
+    **powers.KERNELS,
+    **divisions.KERNELS,
+    **moments.KERNELS,
+    **extremes.KERNELS,
+    **ranges.KERNELS,
+    **indexing.KERNELS,
+    **selecting.KERNELS,
+    **reduced.KERNELS,
+    **views.KERNELS,
+    **aliasing.KERNELS,
+    **sampling.KERNELS,
 }
 
 
@@ -95,10 +119,23 @@ class Trial:
 
 def kernel_of(p: Problem) -> Kernel | Moves:
     """Return what the library knows of a problem's op."""
-    if p.op == "index_put" and p.attrs["accumulate"]:
-        return KERNELS["index_put+"]
+    if _adds(p):
+        return KERNELS[f"{p.op}+"]
     wide = bool(p.inputs) and p.dtype.bits == 64 and f"{p.op}:wide" in KERNELS
     return KERNELS[f"{p.op}:wide" if wide else p.op]
+
+
+def _adds(p: Problem) -> bool:
+    """Whether an op that may also be exact rounds what it gives."""
+    match p.op:
+        case "index_put":
+            return bool(p.attrs["accumulate"])
+        case "scatter_reduce":
+            return p.dtype.is_float and p.attrs["reduce"] in ("sum", "mean", "prod")
+        case "bincount":
+            return p.has(1)
+        case _:
+            return False
 
 
 def classes() -> dict[str, set[str]]:

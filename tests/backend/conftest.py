@@ -15,7 +15,7 @@ from parity.backend.registry import create
 from parity.backend.spec import BackendSpec, Setting
 from parity.case.case import Step
 from parity.case.dtype import DType, decode, dtype, encode
-from parity.case.op import Attr
+from parity.case.op import OPS, Attr
 from parity.case.tensor import HostTensor
 
 
@@ -62,7 +62,7 @@ class OpCase:
 
 _EXPECTED = {
     op: cases
-    for name in ("expected.py", "expected_decoder.py")
+    for name in ("expected.py", "expected_decoder.py", "expected_function.py", "expected_indexing.py")
     for op, cases in runpy.run_path(str(Path(__file__).with_name(name)))["EXPECTED"].items()
 }
 _OP_CASES = {
@@ -80,7 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def _run(backend: Backend, op: str, inputs: list[HostTensor | None], **attrs: Attr) -> Ran:
     """Run one op on an open backend and bring everything back."""
     names = tuple(None if x is None else f"i{n}" for n, x in enumerate(inputs))
-    outputs = ("y0", "y1") if op in ("topk", "sort", "route") else ("y0",)
+    outputs = tuple(f"y{number}" for number in range(len(OPS[op].outputs)))
     step = Step(name="s", op=op, inputs=names, outputs=outputs, attrs=attrs)
     results = backend.run(step, [None if x is None else backend.put(x) for x in inputs])
     backend.synchronize()

@@ -23,7 +23,10 @@ def kinds(nodes):
 def test_an_unknown_mode_names_the_near_one():
     with pytest.raises(UsageError) as error:
         create(BackendSpec.parse("cpu+eagre"), Setting.STRICT)
-    assert str(error.value) == "'cpu+eagre': cpu has no mode 'eagre'; did you mean 'eager'?; modes: eager"
+    assert (
+        str(error.value)
+        == "'cpu+eagre': cpu has no mode 'eagre'; did you mean 'eager'?; modes: eager, compile"
+    )
 
 
 def test_a_second_cpu_does_not_exist():

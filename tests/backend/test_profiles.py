@@ -2,13 +2,14 @@ import pytest
 
 from parity.backend.cpu_profile import cpu_profile
 from parity.backend.profile import Profile
+from parity.backend.runtimes.onnxruntime_profile import onnxruntime_profile
 from parity.backend.runtimes.openvino_profile import openvino_profile
 from parity.backend.spec import Setting
 from parity.case.dtype import DTYPES
 from parity.case.op import OPS
 
 
-@pytest.mark.parametrize("profile_of", [cpu_profile, openvino_profile])
+@pytest.mark.parametrize("profile_of", [cpu_profile, onnxruntime_profile, openvino_profile])
 @pytest.mark.parametrize("setting", Setting)
 def test_a_profile_speaks_of_ops_and_dtypes_that_exist(profile_of, setting):
     profile = profile_of(setting)

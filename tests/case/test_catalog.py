@@ -111,7 +111,7 @@ def test_get_refuses_an_id_that_is_not_there_with_its_near_miss(folder):
 
 def test_suites_are_the_first_words_of_paths_and_the_derived_ones(folder):
     loaded = load(folder, a=GOOD)
-    assert loaded.suites() == ["large", "mine", "sample", "smoke"]
+    assert loaded.suites() == ["large", "mine", "opinfo", "sample", "smoke"]
     assert len(select(loaded, suite="mine")) == 7
     assert select(loaded, suite="large") == []
 
@@ -120,7 +120,8 @@ def test_an_unknown_suite_is_a_usage_error(folder):
     with pytest.raises(UsageError) as refused:
         select(load(folder, a=GOOD), suite="smok")
     assert (
-        str(refused.value) == "no suite 'smok'; did you mean 'smoke'?; there are large, mine, sample, smoke"
+        str(refused.value)
+        == "no suite 'smok'; did you mean 'smoke'?; there are large, mine, opinfo, sample, smoke"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,26 @@ def test_the_ladder_of_a_planted_fault_is_printed_and_is_exit_1(
         f"--cases {CASES[1]} -o repro"
     )
     assert max(len(line) for line in lines[:-1]) <= 80
+
+
+def test_steps_that_depart_as_declared_are_known_as_in_a_check(
+    parity: Parity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(CHECKOUT / "tests/localize/cases", folder)
+    entry = 'case = "ladders/mlp:dtype=f32"\nexpect = "exceeds"\ncause = "c"\nkind = "ours"\n'
+    (folder / "deviations").mkdir()
+    (folder / "deviations/sim.toml").write_text(f'[[deviation]]\n{entry}reason = "the edge, ticket 7"\n')
+    monkeypatch.setenv("PARITY_SIM_FAULTS", "wrong_tile_edge@linear")
+    words = ("ladders/mlp:dtype=f32", "--cases", str(folder))
+    done = parity("diff", "cpu", "sim/ideal", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line[2:6].strip() for line in lines if line.endswith("  known")] == ["up", "up", "up"]
+    assert "  = L00.up: declared: the edge, ticket 7" in lines
+    assert "  = 3 of 15 steps depart, as declared; the others are within" in lines
+    assert lines[-1].startswith("next    parity check ladders/mlp:dtype=f32 --ref cpu --target sim/ideal")
+    assert parity("check", "ladders/mlp:dtype=f32", *words[1:], "--target", "sim/ideal").returncode == 0
 
 
 def test_two_folders_are_compared_with_no_device(parity: Parity, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import tests.localize.planted_more  # noqa: F401  # enters its faults into the table
 from parity.backend.profile import Accumulator, Profile
 from parity.case.dtype import DTYPES
 from parity.localize.diagnose import diagnose

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import tests.localize.planted_more  # noqa: F401  # enters its faults into the table
 from parity.backend.profile import Accumulator, Profile
 from parity.backend.torch_call import encode_call
 from parity.backend.torch_tensor import to_host
@@ -100,6 +101,26 @@ def test_what_an_earlier_call_left_is_named_by_where_it_came_from():
     y[2:4] = before[2:4]
     planted = case.planted(y, earlier={"s1.L03.qkv": host(before)})
     assert _causes(planted)[0].text.startswith("holds what 's1.L03.qkv' held, in rows 2 to 3: explains")
+
+
+def test_a_row_that_a_longer_call_left_is_named_by_the_row_it_stood_in():
+    case = Linear(Draw(6, "f32"))
+    before, y = torch.randn(case.T + 9, case.N), case.y()
+    y[-1] = before[-1]
+    (cause, *_) = _causes(case.planted(y, earlier={"s0.L03.qkv": host(before)}))
+    last, stood = case.T - 1, case.T + 8
+    assert cause.kind == "stale"
+    assert cause.text.startswith(f"row {last} holds what 's0.L03.qkv' held in row {stood}: explains")
+
+
+def test_a_guess_that_only_gives_more_room_explains_nothing():
+    # An exact sum of bf16 a step off: clipping at a limit that nothing reaches would round it once more.
+    x = torch.randn(24, 32, generator=torch.Generator().manual_seed(3)).bfloat16()
+    y = (x.view(torch.int16) - 1).view(torch.bfloat16).float()
+    planted = Planted(
+        op="add", attrs={}, inputs=(out(x, "bf16"), out(torch.zeros(24, 32), "bf16")), got=(out(y, "bf16"),)
+    )
+    assert {c.kind for c in _causes(planted)}.isdisjoint({"saturated", "non_finite", "row_scale"})
 
 
 def test_another_shape_or_type_is_said_and_not_guessed_at():

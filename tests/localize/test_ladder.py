@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from parity.case.ids import Selector
+from parity.judge.deviations import Deviation, Kind
 from parity.judge.judge import judge
 from parity.judge.verdict import CaseJudgement, Verdict
 from parity.localize.ladder import Ladder, Rung, ladder, relative_l2
@@ -185,6 +187,105 @@ def test_what_lies_between_steps_is_flagged(reference: Recording) -> None:
 def test_the_distance_is_relative_to_the_reference(reference: Recording) -> None:
     tensor = next(iter(reference.tensors.values()))
     assert relative_l2(tensor, tensor) == 0
+
+
+def _declared(expect: Verdict) -> dict[str, tuple[Deviation, ...]]:
+    entry = Deviation(
+        case=Selector.parse("ladders/mlp"), expect=expect, cause="c", kind=Kind.OURS, reason="ticket 7"
+    )
+    return {"cpu": (entry,)}
+
+
+def test_a_step_that_departs_as_declared_is_known_and_says_why(reference: Recording) -> None:
+    target = recorded(CASE, L01_up=scaled)
+    made = ladder(
+        CASE.id,
+        reference=reference,
+        target=target,
+        judgement=judge(CASE, target),
+        deviations=_declared(Verdict.EXCEEDS),
+    )
+    known = {rung.step: rung.notes for rung in made.rungs if rung.verdict is Verdict.KNOWN}
+    assert known == {"L01.up": ("declared: ticket 7",)}
+    assert (made.verdict, made.exit_code, made.departing()) == (Verdict.KNOWN, 0, ())
+
+
+def test_a_departure_of_another_kind_than_declared_stays_one(reference: Recording) -> None:
+    target = recorded(CASE, L01_up=scaled)
+    made = ladder(
+        CASE.id,
+        reference=reference,
+        target=target,
+        judgement=judge(CASE, target),
+        deviations=_declared(Verdict.UNSTABLE),
+    )
+    assert (made.verdict, made.exit_code) == (Verdict.EXCEEDS, 1)
+
+
+def test_what_is_declared_hides_neither_another_step_nor_a_missing_reference(reference: Recording) -> None:
+    target = recorded(CASE, L01_up=scaled)
+    judgement = judge(CASE, target)
+    steps = tuple(
+        dataclasses.replace(s, verdict=Verdict.FELL_BACK, note="on the host") if s.name == "L00.act" else s
+        for s in judgement.steps
+    )
+    lacking = dataclasses.replace(reference, steps=tuple(s for s in reference.steps if s.name != "L01.up"))
+    made = ladder(
+        CASE.id,
+        reference=lacking,
+        target=target,
+        judgement=dataclasses.replace(judgement, steps=steps),
+        deviations=_declared(Verdict.EXCEEDS),
+    )
+    rungs = by_name(made)
+    assert rungs["L00.act"].verdict is made.verdict is Verdict.FELL_BACK
+    assert rungs["L01.up"].verdict is Verdict.UNJUDGED
+
+
+def test_what_departs_in_a_replay_alone_is_not_what_was_declared(reference: Recording) -> None:
+    target = recorded(CASE, L01_up=scaled)
+    given = self_contained(Sources(recording=reference, inputs=_inputs()), reference.steps)
+    again = replay(given, backend(L00_up=scaled), journal=Journal(), environment=reference.environment)
+    judged = {s.name: s for s in _judged(again, given)}
+    made = ladder(
+        CASE.id,
+        reference=reference,
+        target=target,
+        judgement=judge(CASE, target),
+        replayed=Replay(recording=again, judged=judged, skipped={}),
+        deviations=_declared(Verdict.EXCEEDS),
+    )
+    assert [rung.step for rung in made.departing()] == ["L00.up"]
+    assert by_name(made)["L01.up"].verdict is Verdict.KNOWN and made.exit_code == 1
+
+
+def test_a_declared_departure_that_is_gone_is_stale(reference: Recording) -> None:
+    made = ladder(
+        CASE.id,
+        reference=reference,
+        target=reference,
+        judgement=judge(CASE, reference),
+        deviations=_declared(Verdict.EXCEEDS),
+    )
+    assert (made.verdict, made.exit_code) == (Verdict.STALE, 1)
+    assert made.notes == ("declared to be exceeds, and is not: ticket 7",)
+
+
+def test_a_reference_that_departs_as_declared_is_named_so(reference: Recording) -> None:
+    wrong = recorded(CASE, L01_up=scaled)
+    made = ladder(
+        CASE.id,
+        reference=wrong,
+        target=dataclasses.replace(
+            reference, environment=dataclasses.replace(reference.environment, backend="sim/ideal")
+        ),
+        judgement=judge(CASE, reference),
+        theirs=judge(CASE, wrong),
+        deviations=_declared(Verdict.EXCEEDS),
+    )
+    assert by_name(made)["L01.up"].notes == (
+        "the reference itself departs from the oracle here: as declared: ticket 7",
+    )
 
 
 def _inputs() -> Mapping[str, object]:

@@ -64,7 +64,11 @@ ROOMS = {
     "safetensors": ("engine/*",),
     "tokenizers": ("engine/*",),
     "tomli": ("*",),
-    "torch": ("backend/*", "judge/*", "run/*", "localize/*", "selftest/*", "engine/*", *DOORS),
+    # torch's op database is a list of cases: who lists them loads it.
+    "torch": (
+        *("case/opinfo_db.py", "backend/*", "judge/*", "run/*", "localize/*", "selftest/*", "engine/*"),
+        *DOORS,
+    ),
     "transformers": ("engine/beside.py",),  # where it is installed, to be timed beside the engine
     "typer": ("cli.py", "cli_engine.py", "cli_localize.py", "cli_model.py", "cli_selftest.py"),
     "typing_extensions": ("*",),
@@ -86,6 +90,8 @@ LIGHT = (
     "backend/registry",
     "backend/spec",
 )
+# Loaded by name, when a case of theirs is asked for.
+DEFERRED = ("case/opinfo_db",)
 HEAVY = ("torch", "pyarrow")
 
 
@@ -148,7 +154,8 @@ def _outside_room(inner: str, package: str, vendors: dict[str, str]) -> Iterator
 
 def _cost(path: Path, *, root: Path) -> Iterator[str]:
     inner = path.relative_to(root / "parity").with_suffix("").as_posix()
-    names = chain(path, root=root, wanted=HEAVY.__contains__) if _fits(inner, LIGHT) else None
+    light = _fits(inner, LIGHT) and not _fits(inner, DEFERRED)
+    names = chain(path, root=root, wanted=HEAVY.__contains__) if light else None
     if names:
         where = path.relative_to(root).as_posix()
         yield f"{where}:1: loading {module_name(path, root=root)} loads {names[-1]}: {' -> '.join(names)}"

@@ -13,22 +13,28 @@ from parity.judge.classes.attended import Chain, Heads, attend
 __all__ = ["attention", "attention_bias", "rope"]
 
 
-def attention_bias(q: Question, *, queries: int, keys: int) -> Tensor:
-    """Return what is added to the scores: 0 or -inf from causal, window and boolean mask, or the mask.
+# Scores that are judged at once: each takes about 150 bytes in the formulas.
+_BLOCK = 1 << 21
+
+
+def attention_bias(q: Question, *, queries: int, keys: int, rows: slice) -> Tensor:
+    """Return what is added to the scores of some rows: 0 or -inf by causal, window and boolean mask, or
+    the mask.
 
     Query i stands at key position i + keys - queries, so the last query sees the last key.
     """
-    position = torch.arange(queries)[:, None] + keys - queries
+    position = torch.arange(queries)[rows, None] + keys - queries
     key = torch.arange(keys)[None, :]
-    visible = torch.ones(queries, keys, dtype=torch.bool)
+    visible = torch.ones(len(position), keys, dtype=torch.bool)
     if q.attrs["causal"]:
         visible &= key <= position
     if q.attrs["window"] is not None:
         visible &= key > position - q.integer("window")
-    bias = torch.zeros(queries, keys, dtype=torch.float64).masked_fill(~visible, -torch.inf)
+    bias = torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, -torch.inf)
     mask = (*q.inputs, None)[3]
     if mask is None:
         return bias
+    mask = mask[..., rows, :] if mask.shape[-2] > 1 else mask
     if mask.dtype == torch.bool:
         return bias + torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)
     return bias + mask
@@ -45,25 +51,35 @@ def attention(q: Question) -> tuple[Expected, ...]:
     groups = query.shape[-3] // key.shape[-3]
     key, v = key.repeat_interleave(groups, -3), v.repeat_interleave(groups, -3)
     scale = 1 / math.sqrt(query.shape[-1]) if q.attrs["scale"] is None else q.number("scale")
-    bias = attention_bias(q, queries=query.shape[-2], keys=key.shape[-2])
     chain = Chain(
         scores=q.unit_of("scores_rounded"),
         weights=q.unit_of("p_rounded"),
         least_weight=q.least_of("p_rounded"),
     )
-    heads = Heads(query=query, key=key, value=v, bias=bias, scale=scale)
-    made = attend(q, heads, chain, outputs=max(query.numel(), 1))
+    queries, keys = query.shape[-2], key.shape[-2]
+    # One row at least, and a block of no row where there is none.
+    each = max(_BLOCK // max(query.shape[:-2].numel() * keys, 1), 1)
+    made = []
+    for first in range(0, max(queries, 1), each):
+        rows = slice(first, first + each)
+        bias = attention_bias(q, queries=queries, keys=keys, rows=rows)
+        heads = Heads(query=query[..., rows, :], key=key, value=v, bias=bias, scale=scale)
+        made.append(attend(q, heads, chain, outputs=max(query.numel(), 1)))
     return (
         Budget(
             dtype=q.dtype,
-            value=made.value,
-            hard=made.hard,
-            sigma=made.variance.sqrt(),
+            value=_rows([m.value for m in made]),
+            hard=_rows([m.hard for m in made]),
+            sigma=_rows([m.variance for m in made]).sqrt(),
             independent=max(query.shape[:-1].numel(), 1),
-            free=made.free,
-            nan_ok=made.nan_ok,
+            free=_rows([m.free for m in made]),
+            nan_ok=_rows([m.nan_ok for m in made]),
         ),
     )
+
+
+def _rows(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
 
 
 def rope(q: Question) -> tuple[Expected, ...]:
@@ -72,7 +88,8 @@ def rope(q: Question) -> tuple[Expected, ...]:
 
     T = |x cos| + |x' sin|, A = |x sin| + |x' cos|; x' is the partner, negated in the first half.
     The angle's own error is 4 u for power, reciprocal and product, plus e ln base u for the
-    rounded exponent e = 2i/D. u_table is the accumulator's: tables are kept in f32.
+    rounded exponent e = 2i/D. u_table is the accumulator's: tables are kept in f32. The sign of an
+    infinite operand is free where that error leaves open the sign of what it is multiplied with.
     """
     x, positions = q.inputs
     assert x is not None and positions is not None
@@ -92,4 +109,7 @@ def rope(q: Question) -> tuple[Expected, ...]:
     through = (x * cos).abs() + (partner * sin).abs()
     across = (x * sin).abs() + (partner * cos).abs()
     hard = through * 5 * u + across * u * (slope + 2)
-    return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=0.3 * hard),)
+    unsure = u * (slope + 2)
+    free = (x.isinf() & (cos.abs() <= unsure)) | (partner.isinf() & (sin.abs() <= unsure))
+    free &= slope > 0
+    return (Budget(dtype=q.dtype, value=value, hard=hard, sigma=0.3 * hard, free=free),)

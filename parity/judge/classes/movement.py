@@ -12,6 +12,7 @@ from parity.backend.indexing import parse_index
 from parity.case.dtype import DTYPES
 from parity.case.family import dims
 from parity.case.tensor import HostTensor
+from parity.errors import GoldenError
 from parity.judge.budget import Exact, Expected, Question, SetValued
 from parity.judge.classes.sums import index_put as accumulated_index_put
 
@@ -86,7 +87,13 @@ def where(q: Question) -> tuple[Expected, ...]:
 
 
 def cat(q: Question) -> tuple[Expected, ...]:
-    """y = the tensors joined along dim, bit for bit."""
+    """y = the tensors joined along dim, bit for bit.
+
+    Raises GoldenError where they are of several types, which an earlier step of the target gave.
+    """
+    types = {t.dtype.name for t in q.raw if t is not None}
+    if len(types) > 1:
+        raise GoldenError(f"{q.op}: joins {', '.join(sorted(types))}, which are no one type")
     return _exact(q, np.concatenate(_arrays(q), axis=q.integer("dim")))
 
 

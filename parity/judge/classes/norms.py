@@ -10,7 +10,7 @@ from torch import Tensor
 from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth, pile_up
 from parity.judge.classes.computed import Computed, keep
 
-__all__ = ["layer_norm", "rms_norm", "weighted_rms_norm"]
+__all__ = ["layer_norm", "over_last", "rms_norm", "variance_of_mean", "weighted_rms_norm"]
 
 
 def rms_norm(q: Question) -> tuple[Expected, ...]:
@@ -107,7 +107,11 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
     x, g, b = (*q.inputs, None, None)[:3]
     assert x is not None
     g = torch.ones(x.shape[-1], dtype=torch.float64) if g is None else g
-    b = torch.zeros_like(g) if b is None else b
+    return (over_last(q, x, g, torch.zeros_like(g) if b is None else b),)
+
+
+def over_last(q: Question, x: Tensor, g: Tensor, b: Tensor) -> Budget:
+    """Return the budget of (x - mu) r g + b over the last dimension; g and b broadcast with x."""
     terms, u = x.shape[-1], q.accumulator.unit
     total = x.sum(-1, keepdim=True)
     mu = total / terms
@@ -124,7 +128,7 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
     hard = (g * r).abs() * (dmu + (u * d.abs() + u * mu.abs()) * (terms > 1))
     hard = hard + (g * d * r).abs() * (0.5 * (c * u + 4 * u + dmu.square() / spread) + 4 * u)
     hard = hard + u * (b.abs() + value.abs())
-    s_mu = _expected_mean_error(x, total, terms, u) + of_mean / terms**2
+    s_mu = variance_of_mean(x, total, terms, u) + of_mean / terms**2
     tiny = (RMS_ROUNDING * u) ** 2
     variance = (g * r).square() * (s_mu * (terms > 1) + tiny * d.square())
     relative = tiny * (terms / 12 + 6) + of_squares / (terms * spread).square() / 4
@@ -135,12 +139,10 @@ def layer_norm(q: Question) -> tuple[Expected, ...]:
         variance = variance + g.square() * ((RMS_ROUNDING * mid * d * r).square() + (0.3 * least) ** 2)
     rows = max(x.numel() // max(terms, 1), 1)
     free = _overflowing(x.square().sum(-1, keepdim=True), q).expand_as(value)
-    return (
-        Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), independent=rows, free=free),
-    )
+    return Budget(dtype=q.dtype, value=value, hard=hard, sigma=variance.sqrt(), independent=rows, free=free)
 
 
-def _expected_mean_error(x: Tensor, total: Tensor, terms: int, u: float) -> Tensor:
+def variance_of_mean(x: Tensor, total: Tensor, terms: int, u: float) -> Tensor:
     """Square of the expected error of the mean: h^2 of the sum rule divided by K^2."""
     squares = x.square().sum(-1, keepdim=True)
     return (RMS_ROUNDING * u) ** 2 * (terms * (squares / 6 + total.square() / 3) + total.square()) / terms**2

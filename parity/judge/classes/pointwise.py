@@ -61,9 +61,12 @@ def sigmoid(q: Question) -> tuple[Expected, ...]:
 
 
 def _out_of_range(q: Question, x: Tensor, value: Tensor) -> Tensor:
-    """Absolute error of a sigmoid: all of it where 1 + e^-x overflows, else the accumulator's steps."""
+    """Absolute error of a sigmoid: all of it where 1 + e^-x overflows, else the accumulator's steps.
+
+    And what is declared of one that is no quotient but 1/2 + r(x).
+    """
     lost = torch.where(x <= -_EXP_RANGE, value.abs(), 0.0)
-    return lost + 2 * q.accumulator.dtype.min_subnormal + q.flushed()
+    return lost + 2 * q.accumulator.dtype.min_subnormal + q.flushed() + q.offset()
 
 
 def tanh(q: Question) -> tuple[Expected, ...]:

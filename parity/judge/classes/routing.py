@@ -100,6 +100,7 @@ def _sigmoid(q: Question, logits: Tensor, hard: Tensor, variance: Tensor, free: 
     reach = torch.maximum(torch.sigmoid(logits + hard) - s, s - torch.sigmoid(logits - hard))
     # Below -88.7 the exponential overflows, and the score with it to 0.
     lost = torch.where(logits <= -88.7, s, 0.0) + 2 * q.accumulator.dtype.min_subnormal + q.flushed()
+    lost = lost + q.offset()
     return _Scores(
         value=s,
         hard=reach + s * own + lost,

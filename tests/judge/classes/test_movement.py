@@ -7,6 +7,7 @@ import pytest
 
 from parity.case.dtype import DTYPES
 from parity.case.layout import place
+from parity.errors import GoldenError
 
 NAN_PAYLOAD = 0x7FC0BEEF
 X = [[1.0, -0.0, np.inf], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]]
@@ -166,3 +167,9 @@ def test_a_reshape_reads_rows_whatever_the_layout(verdict, tensor):
     assert verdict("reshape", [x], tensor(right, "f32"), shape="3x2") == "within"
     assert verdict("reshape", [x], tensor(by_columns, "f32"), shape="3x2") == "exceeds"
     assert verdict("reshape", [x], tensor([0, 1, 2, 3, 4, 5], "f32"), shape="6") == "within"
+
+
+def test_joined_tensors_of_several_types_are_a_damaged_step_and_no_crash(verdict, tensor):
+    one, other = tensor([0.0, 0.0], "f32"), tensor([0.0, 0.0], "f64")
+    with pytest.raises(GoldenError, match="cat: joins f32, f64, which are no one type"):
+        verdict("cat", [one, other], tensor([0.0] * 4, "f32"), dim=0)
