@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from parity.backend.profile import Accumulator, Profile
-from parity.case.catalog import LARGE_BYTES, Catalog, builtin_cases
+from parity.case.catalog import LARGE_BYTES, SMOKE_ROWS, Catalog, builtin_cases
 from parity.case.dtype import DTYPES
 from parity.case.ids import Selector
 from parity.case.inputs import generate
@@ -76,10 +76,10 @@ def test_every_family_is_there(catalog):
 
 def test_the_suites_have_their_sizes(catalog, ops):
     assert 1800 <= len(ops) <= 3600
-    assert 120 <= len(part(catalog, "smoke", of="ops")) <= 380
+    assert 120 <= len(part(catalog, "smoke", of="ops")) <= 260
     assert 280 <= len(part(catalog, "sample", of="ops")) <= 830
     assert 60 <= len(catalog.select([], suite="layers")) <= 160
-    assert len(part(catalog, "smoke", of="layers")) == 3 * len(LAYERS)
+    assert len(part(catalog, "smoke", of="layers")) == SMOKE_ROWS * len(LAYERS)
     assert len(part(catalog, "sample", of="layers")) <= 60
 
 
