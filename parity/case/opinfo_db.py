@@ -16,13 +16,13 @@ import random
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves
 
 from parity.errors import UsageError
 
@@ -51,18 +51,22 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bool": torch.bool,
 }
 KINDS = ("samples", "noncontiguous", "errors")
-_TORCHS_OWN = 42  # the seed of torch's own tests
+_TORCHS_OWN = 1234  # the seed of torch's own tests
 _KEPT = 48  # cases whose samples stay in memory between choosing a case and judging it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """One call of an op. `error` is the type of exception that torch documents, where it must raise."""
+    """One call of an op. `error` is the type of exception that torch documents, where it must raise.
+
+    `digest` is of every argument: values, shapes, strides and numbers. `name` counts by it.
+    """
 
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     error: str = ""
+    digest: str = ""
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield the tensors among the arguments, each once."""
@@ -136,7 +140,9 @@ def samples(full_name: str, *, dtype: str, inputs: str) -> tuple[Sample, ...]:
         raise UsageError(f"opinfo: torch {torch.__version__} has no op '{full_name}' in its database")
     with _seeded():
         try:
-            return tuple(_drawn(op, DTYPES[dtype], inputs))
+            # Some are made in the order of a set of texts, which is another one in each process.
+            drawn = sorted(_drawn(op, DTYPES[dtype], inputs), key=lambda sample: sample.digest)
+            return tuple(replace(sample, name=f"{n:04d}") for n, sample in enumerate(drawn))
         except Exception as error:  # the code is torch's and internal, and each failure is a reason
             text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
             raise UsageError(
@@ -146,11 +152,11 @@ def samples(full_name: str, *, dtype: str, inputs: str) -> tuple[Sample, ...]:
 
 def _drawn(op: Any, dtype: torch.dtype, inputs: str) -> Iterator[Sample]:
     if inputs == "errors":
-        for number, each in enumerate(op.error_inputs_func(op, "cpu")):
-            yield _sample(number, each.sample_input, error=_names(each.error_type))
+        for each in op.error_inputs_func(op, "cpu"):
+            yield _sample(each.sample_input, error=_names(each.error_type))
         return
-    for number, each in enumerate(_each(iter(op.sample_inputs_func(op, "cpu", dtype, False)))):
-        yield _sample(number, each.noncontiguous() if inputs == "noncontiguous" else each)
+    for each in _each(iter(op.sample_inputs_func(op, "cpu", dtype, False))):
+        yield _sample(each.noncontiguous() if inputs == "noncontiguous" else each)
 
 
 def _each(given: Iterator[Any]) -> Iterator[Any]:
@@ -166,9 +172,12 @@ def _each(given: Iterator[Any]) -> Iterator[Any]:
             return
 
 
-def _sample(number: int, given: Any, *, error: str = "") -> Sample:
-    args = (given.input, *given.args)
-    return Sample(name=f"{number:04d}", args=args, kwargs=dict(given.kwargs), error=error)
+def _sample(given: Any, *, error: str = "") -> Sample:
+    args, kwargs = (given.input, *given.args), dict(given.kwargs)
+    sha = hashlib.sha256(error.encode())
+    for name, leaf in tree_flatten_with_path((args, kwargs))[0]:
+        sha.update(f"\n{keystr(name)} ".encode() + _described(leaf))
+    return Sample(name="", args=args, kwargs=kwargs, error=error, digest=sha.hexdigest())
 
 
 def _names(kind: Any) -> str:
@@ -178,14 +187,21 @@ def _names(kind: Any) -> str:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Seed every generator that a sample function may draw from, and put their states back afterwards."""
+    """Seed every generator that a sample function may draw from, and put their states back afterwards.
+
+    Under deterministic algorithms memory that a sample leaves unwritten holds NaN, in every process alike.
+    """
+    was = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - torch's samples use it
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _seed(_TORCHS_OWN)
+        torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             yield
         finally:
+            torch.use_deterministic_algorithms(was, warn_only=warned)
             random.setstate(python)
             np.random.set_state(legacy)  # noqa: NPY002 - see above
 
@@ -199,12 +215,8 @@ def _seed(number: int) -> None:
 @functools.cache
 def sample_digest(full_name: str, *, dtype: str, inputs: str) -> str:
     """Return `sha256:…` over every argument of every call of a case: values, shapes, strides and numbers."""
-    sha = hashlib.sha256()
-    for sample in samples(full_name, dtype=dtype, inputs=inputs):
-        sha.update(f"\n{sample.name} {sample.error}".encode())
-        for leaf in tree_leaves((sample.args, dict(sample.kwargs))):
-            sha.update(_described(leaf))
-    return f"sha256:{sha.hexdigest()}"
+    digests = (sample.digest for sample in samples(full_name, dtype=dtype, inputs=inputs))
+    return f"sha256:{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
 
 
 def _described(leaf: Any) -> bytes:

@@ -62,8 +62,8 @@ _CHOICES = _names(
     """
 )
 QUIET = MOVES | _CHOICES
-# A number that a tensor is compared with has the tensor's type.
-COMPARES = _names("eq ge gt le lt ne")
+# A number that a tensor is compared with, or filled with, has the tensor's type.
+COMPARES = _names("eq fill ge gt le lt ne")
 # Devices differ in whether a number that these cut at has the tensor's type.
 CUTS = _names("hardshrink threshold")
 # Made of a number alone, which the type of the tensor holds, on every device alike.

@@ -26,7 +26,6 @@ from parity.backend.observed import TorchBackend, in_use, observe
 from parity.backend.torch_call import encode_call, flat_tensors, real_view
 from parity.backend.torch_eager import inability
 from parity.backend.torch_names import call_name
-from parity.backend.torch_tensor import to_host
 from parity.case.case import Case
 from parity.case.op import Attr
 from parity.case.opinfo_db import PREFIX, Sample, database, promises_errors, samples
@@ -37,6 +36,7 @@ from parity.run.module_facts import Facts, Kind, draws, look_up
 from parity.run.module_step import Done, meaning
 from parity.run.module_storage import is_plain
 from parity.run.opinfo_refusal import refused
+from parity.run.opinfo_tensors import fetched, host_of, is_part, moved, ref_of
 from parity.run.repeats import repeated
 from parity.run.subject import FindWeight
 from parity.store.recording import Environment, Failure, FailureKind, Recording, StepRecord, TensorRef
@@ -56,7 +56,7 @@ def weights_of(case: Case) -> FindWeight:
 
     @functools.cache
     def held() -> Mapping[str, HostTensor]:
-        hosts = (_host(x) for sample in _samples(case) for x in sample.tensors() if is_plain(x))
+        hosts = (host_of(x) for sample in _samples(case) for x in sample.tensors() if is_plain(x))
         return {host.digest(): host for host in hosts}
 
     return lambda ref: held().get(ref.digest) if ref.role == "input" else None
@@ -85,10 +85,6 @@ def _samples(case: Case) -> tuple[Sample, ...]:
     assert case.subject is not None
     options = case.subject.options
     return samples(str(options["op"]), dtype=str(options["dtype"]), inputs=str(options["inputs"]))
-
-
-def _host(tensor: Tensor) -> HostTensor:
-    return to_host(real_view(tensor.detach().resolve_neg()))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,9 +183,9 @@ class _Run:
             if not isinstance(x, Tensor):
                 return x
             if id(x) not in held.placed:
-                held.placed[id(x)] = x if device.type == "cpu" or x.is_meta else _moved(x, self._backend)
+                held.placed[id(x)] = x if device.type == "cpu" or x.is_meta else moved(x, self._backend)
                 if not sample.error:  # of what is refused, nothing is judged but that
-                    held.hosts[id(held.placed[id(x)])] = _host(x)
+                    held.hosts[id(held.placed[id(x)])] = host_of(x)
             return held.placed[id(x)]
 
         args, kwargs = tree_map(put, (sample.args, dict(sample.kwargs)))
@@ -212,7 +208,7 @@ class _Run:
         if reason:
             return self._unjudged(sample, reason, witness=witness, seconds=seconds)
         op, inputs, attrs = self._meaning(args, kwargs, outputs, tuple(held.placed.values()))
-        made = tuple(self._keep(f"y{i}", _fetched(self._backend, t)) for i, t in enumerate(outputs))
+        made = tuple(self._keep(f"y{i}", fetched(self._backend, t)) for i, t in enumerate(outputs))
         return StepRecord(
             name=sample.name,
             op=op,
@@ -236,7 +232,7 @@ class _Run:
         if any(not is_plain(t) for t in outputs):
             odd = next(t for t in outputs if not is_plain(t))
             return f"a recording cannot hold a {str(odd.layout)[6:]} {str(odd.dtype)[6:]} tensor"
-        if self._facts.short.startswith("as_strided") and any(map(_is_part, flat_tensors((args, kwargs)))):
+        if self._facts.short.startswith("as_strided") and any(map(is_part, flat_tensors((args, kwargs)))):
             return "reads memory beyond its arguments"
         ran = {node.kind for node in witness.executed}
         if self._facts.kind is Kind.BLANK or (ran and ran <= _UNWRITTEN):
@@ -266,13 +262,13 @@ class _Run:
         if tensor is None:
             return None
         if id(tensor) in held.hosts:
-            return _ref(name, held.hosts[id(tensor)], role="input", like=real_view(tensor))
+            return ref_of(name, held.hosts[id(tensor)], role="input", like=real_view(tensor))
         return self._keep(
-            name, _fetched(self._backend, tensor)
+            name, fetched(self._backend, tensor)
         )  # a view or constant that the call only implied
 
     def _keep(self, name: str, host: HostTensor) -> TensorRef:
-        ref = _ref(name, host, role="activation")
+        ref = ref_of(name, host, role="activation")
         self.tensors[ref.digest] = host
         return ref
 
@@ -311,38 +307,6 @@ def _unlisted(op: Any) -> Facts:
         else Kind.CALL
     )
     return Facts(name=None, short=short, kind=kind, in_place=False)
-
-
-def _is_part(tensor: Tensor) -> bool:
-    return tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
-
-
-def _fetched(backend: Backend, tensor: Tensor) -> HostTensor:
-    return backend.get(real_view(tensor.detach().resolve_neg())).contiguous()
-
-
-def _moved(tensor: Tensor, backend: Backend) -> Tensor:
-    """Return a tensor on the device with the strides that it has."""
-    flat = real_view(tensor.detach().resolve_neg())
-    last = sum((n - 1) * s for n, s in zip(flat.shape, flat.stride(), strict=True)) + 1 if flat.numel() else 0
-    storage = to_host(flat.as_strided((last,), (1,), flat.storage_offset()))
-    host = HostTensor(
-        dtype=storage.dtype, storage=storage.storage, shape=tuple(flat.shape), stride=tuple(flat.stride())
-    )
-    placed: Tensor = backend.put(host)
-    return torch.view_as_complex(placed) if tensor.is_complex() else placed
-
-
-def _ref(name: str, host: HostTensor, *, role: str, like: Tensor | None = None) -> TensorRef:
-    return TensorRef(
-        name=name,
-        role=role,
-        dtype=host.dtype,
-        shape=host.shape,
-        stride=host.stride if like is None else tuple(like.stride()),
-        offset=0,
-        digest=host.digest(),
-    )
 
 
 def _failure(error: Exception) -> Failure:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import importlib
+import os
+import subprocess
 import sys
 
 import pytest
@@ -80,6 +82,19 @@ def test_another_value_another_layout_or_another_dtype_is_another_digest():
         for inputs in ("samples", "noncontiguous")
     }
     assert len(digests) == 4
+
+
+def test_the_order_of_a_set_of_texts_in_torch_is_nobodys_order():
+    """torch draws meshgrid's samples in the order of a set, which each process hashes anew."""
+    code = "from parity.case.opinfo_db import sample_digest as d;"
+    code += "print(d('meshgrid.variadic_tensors', dtype='f32', inputs='samples'))"
+    found = set()
+    for seed in ("1", "2", "3", "4"):
+        environ = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environ, capture_output=True)
+        found.add(ran.stdout)
+    assert len(found) == 1
+    assert found != {b""}
 
 
 def test_one_element_of_a_larger_stride_has_a_digest():
