@@ -30,11 +30,12 @@ __all__ = [
     "DTYPES",
     "KINDS",
     "PREFIX",
+    "NoSamples",
     "Sample",
     "database",
     "function_of",
+    "is_promised",
     "listing",
-    "promises_errors",
     "sample_digest",
     "samples",
 ]
@@ -74,6 +75,10 @@ class Sample:
         yield from {id(x): x for x in leaves}.values()
 
 
+class NoSamples(UsageError):
+    """torch cannot make the samples of an op; the text says why."""
+
+
 @functools.cache
 def database() -> Mapping[str, Any]:
     """Return every OpInfo by its full name. Raises UsageError where this torch has no such database."""
@@ -109,9 +114,10 @@ def function_of(name: str) -> Callable[..., Any] | None:
     return None if op is None else op.op
 
 
-def promises_errors(op: Any) -> bool:
-    """Whether torch holds itself to the errors listed for an op: its own test of them may expect to fail."""
-    where: tuple[Any, ...] = ("TestCommon", "test_errors", "cpu", torch.float32, {})
+def is_promised(op: Any, inputs: str, dtype: str) -> bool:
+    """Whether torch holds an op to its error inputs, or to strided ones: its own test may expect to fail."""
+    test = "test_errors" if inputs == "errors" else "test_noncontiguous_samples"
+    where: tuple[Any, ...] = ("TestCommon", test, "cpu", DTYPES[dtype], {})
     return not any(each.is_active(*where) for each in op.decorators if hasattr(each, "is_active"))
 
 
@@ -145,7 +151,7 @@ def samples(full_name: str, *, dtype: str, inputs: str) -> tuple[Sample, ...]:
             return tuple(replace(sample, name=f"{n:04d}") for n, sample in enumerate(drawn))
         except Exception as error:  # the code is torch's and internal, and each failure is a reason
             text = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            raise UsageError(
+            raise NoSamples(
                 f"opinfo: torch's samples of {full_name} in {dtype} cannot be made: {text}"
             ) from error
 
@@ -215,7 +221,10 @@ def _seed(number: int) -> None:
 @functools.cache
 def sample_digest(full_name: str, *, dtype: str, inputs: str) -> str:
     """Return `sha256:…` over every argument of every call of a case: values, shapes, strides and numbers."""
-    digests = (sample.digest for sample in samples(full_name, dtype=dtype, inputs=inputs))
+    try:
+        digests = [sample.digest for sample in samples(full_name, dtype=dtype, inputs=inputs)]
+    except NoSamples as reason:  # which is what the case's one step says
+        digests = [str(reason)]
     return f"sha256:{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
 
 

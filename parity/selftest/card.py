@@ -22,7 +22,7 @@ import parity
 from parity.errors import BackendError
 from parity.selftest.problem import cases
 from parity.selftest.suite import Kind, trials
-from parity.selftest.table import Tally, interval
+from parity.selftest.table import Tally
 
 __all__ = [
     "MISSED",
@@ -51,19 +51,16 @@ class Card:
     tally: Tally = field(default_factory=Tally)
 
     def broken(self) -> list[str]:
-        """Return each promise that is broken: of a rate, one that its whole interval is above."""
+        """Return each promise that is broken, of a rate where chance does not explain it."""
         alarms = len(self.tally.false_alarms)
         found = [f"{alarms:,} honest results were flagged"] if alarms else []
-        places = [("all families", MISSED, {}), *self._families()]
-        for what, promise, where in places:
-            missed = self.tally.count(Kind.REAL, "derived", **where)
-            low, _ = interval(missed, self.tally.count(Kind.REAL, **where))
-            if low > promise:
-                found.append(f"{what}: more than {100 * promise:g} % of real faults were missed")
-        return found
-
-    def _families(self) -> list[tuple[str, float, dict[str, str]]]:
-        return [(name, MISSED_OF_A_FAMILY, {"family": name}) for name in self.tally.families()]
+        if self.tally.is_above(MISSED):
+            found.append(f"all families: more than {100 * MISSED:g} % of real faults were missed")
+        return found + [
+            f"{name}: more than {100 * MISSED_OF_A_FAMILY:g} % of real faults were missed"
+            for name in self.tally.families()
+            if self.tally.is_above(MISSED_OF_A_FAMILY, family=name)
+        ]
 
     @property
     def exit_code(self) -> int:

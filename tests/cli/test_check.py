@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from parity.case.catalog import SMOKE_ROWS
 from parity.case.tensor import HostTensor
 from parity.store import arrow
 from parity.store.recording import Recording
@@ -152,7 +153,7 @@ def test_a_missing_reference_leaves_the_target_judged_and_is_exit_3(
     assert done.returncode == 3, done.stdout + done.stderr
     report = json.loads((tmp_path / ".parity/last/run.json").read_text())
     assert set(report["counts"]) == {"within"}
-    assert report["reference_counts"] == {"unjudged": 3}
+    assert report["reference_counts"] == {"unjudged": SMOKE_ROWS}
 
 
 def test_recording_twice_creates_once_and_never_overwrites(parity: Parity, copied: Path) -> None:

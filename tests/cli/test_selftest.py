@@ -51,7 +51,7 @@ def test_a_short_run_prints_the_table_and_writes_every_count(parity: Parity, tmp
 
 def test_two_runs_have_different_seeds(parity: Parity) -> None:
     runs = [parity("selftest", "--time-box", "0.1") for _ in range(2)]
-    assert all("of 2," in run.stdout for run in runs), runs[0].stderr
+    assert all(re.search(r" [12] of [\d,]+ cases", run.stdout) for run in runs), runs[0].stdout
     seeds = {re.search(r"seed (\d+)", run.stdout)[1] for run in runs}  # type: ignore[index]
     assert len(seeds) == 2
 
@@ -69,7 +69,7 @@ def test_an_interrupt_shows_what_was_done_and_leaves_no_process(tmp_path: Path) 
     time.sleep(6)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=30)
-    assert process.returncode in (0, 3) and "interrupted: " in out
+    assert process.returncode in (0, 1, 3) and "interrupted: " in out
     assert not Path(f"/proc/{child}").exists()
 
 

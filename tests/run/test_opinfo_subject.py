@@ -165,3 +165,17 @@ def test_repeated_runs_that_agree_are_within(judged):
     recording, judgement = judged("opinfo/tan:dtype=f32,inputs=samples", repeat=2)
     assert all(len(step.repeats) == 1 for step in recording.steps)
     assert judgement.verdict is Verdict.WITHIN
+
+
+def test_samples_that_torch_cannot_make_leave_the_case_unjudged_with_the_reason(judged):
+    _, judgement = judged("opinfo/sparse.sampled_addmm:dtype=f32,inputs=noncontiguous")
+    (step,) = judgement.steps
+    assert (step.name, step.verdict) == ("none", Verdict.UNJUDGED)
+    assert "torch's samples of sparse.sampled_addmm in f32 cannot be made: RuntimeError" in step.note
+
+
+def test_what_torchs_own_test_of_strided_samples_expects_to_fail_is_unjudged(judged):
+    _, judgement = judged("opinfo/view_as_complex:dtype=f32,inputs=noncontiguous")
+    assert {(s.verdict, s.note) for s in judgement.steps} == {
+        (Verdict.UNJUDGED, "Tensor must have a last dimension with stride 1")
+    }
