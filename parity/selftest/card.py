@@ -5,6 +5,7 @@ Does not print; `report.selftest` does.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import random
@@ -131,7 +132,9 @@ def run(
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in multiprocessing.active_children():
-            child.terminate()
+            # The pool's own thread ends them too, and may have let go of one in between.
+            with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
+                child.terminate()
     card.seconds = time.monotonic() - started
     return card
 
