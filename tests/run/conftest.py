@@ -87,7 +87,7 @@ def run(case_folder) -> Callable[..., list]:
 
 @pytest.fixture
 def children() -> Callable[[], set[int]]:
-    """Pids of this process's children."""
+    """Pids of this process's children begun since the test did; some helpers, such as Python's resource tracker, stay."""
 
     def pids() -> set[int]:
         found = set()
@@ -98,7 +98,8 @@ def children() -> Callable[[], set[int]]:
                     found.add(int(stat.parent.name))
         return found
 
-    return pids
+    before = pids()
+    return lambda: pids() - before
 
 
 @pytest.fixture
