@@ -39,7 +39,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """One declared departure. `mode` (several with commas) and `setting` are empty for any; `versions`
+    """One declared departure; a table that lists several in `case` declares as many. `mode` (several with commas) and `setting` are empty for any; `versions`
     holds conditions on provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the
     entry to apply. `inherited` ones are of a family that this one computes with; they are never stale
     here."""
@@ -135,12 +135,19 @@ def _read(path: Path) -> tuple[list[Deviation], str]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: {error}") from None
     tables, parent = data.pop("deviation", []), data.pop("inherits", "")
-    if data or not isinstance(tables, list) or not isinstance(parent, str):
+    tabled = isinstance(tables, list) and all(isinstance(table, dict) for table in tables)
+    if data or not tabled or not isinstance(parent, str):
         raise UsageError(
             f'{path}: expected `inherits = "family"` and [[deviation]] tables alone, found '
             f"'{next(iter(data), 'deviation' if isinstance(parent, str) else 'inherits')}'"
         )
-    return [_entry(table, f"{path}: entry {i}") for i, table in enumerate(tables, 1)], parent
+    entries = []
+    for number, table in enumerate(tables, 1):
+        where = f"{path}: entry {number}"
+        cases = table.get("case", "")
+        for case in cases if isinstance(cases, list) and cases else [cases]:
+            entries.append(_entry({**table, "case": case}, where))
+    return entries, parent
 
 
 def _entry(table: Mapping[str, object], where: str) -> Deviation:

@@ -43,6 +43,16 @@ def test_an_entry_is_read_with_all_that_it_says(written):
     assert entry.where.endswith("npu.toml: entry 1")
 
 
+def test_an_entry_that_lists_cases_speaks_of_each_and_each_can_be_stale(written, tmp_path):
+    listed = changed('case = "ops/gelu:dist=bits"', f'case = ["{CASE}", "{OTHER}"]')
+    entries = written(listed)
+    assert [ask(entries, Verdict.EXCEEDS, case=case)[0] for case in (CASE, OTHER)] == ["known", "known"]
+    assert ask(entries, Verdict.WITHIN, case=OTHER) == ("stale", entries[1])
+    with pytest.raises(UsageError) as refused:
+        written(listed, known=[CASE])
+    assert f"'{OTHER}' matches no case" in str(refused.value)
+
+
 def test_a_family_without_a_file_has_none(tmp_path):
     assert load([tmp_path], "npu", [CASE]) == ()
 
@@ -153,6 +163,8 @@ MALFORMED = [
     ),
     (ENTRY + 'versions = ">=2.13"\n', "entry 1: versions '>=2.13' is not like 'torch>=2.13,<3'"),
     (ENTRY + "[other]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'other'"),
+    (changed('case = "ops/gelu:dist=bits"', "case = []"), "entry 1: 'case' must be text, got []"),
+    ("deviation = [3]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),
     ("deviation = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),
     ("inherits = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'inherits'"),
 ]
