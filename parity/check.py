@@ -5,6 +5,7 @@ Does not print; `cli` does.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from parity.judge.traced import Weights
 from parity.judge.verdict import Apart, CaseJudgement, Cause, EndToEnd, Outcome, Verdict, worst
 from parity.localize.localize import localize
 from parity.report.view import Run, SideView, WitnessSummary
+from parity.run.judges import Judges
 from parity.run.side import Result, Side, paired
 from parity.run.subject import ends_of, steps_of, weights_of
 from parity.store.recording import Recording
@@ -43,30 +45,40 @@ def check(
     reference: Side | None,
     target: Side,
     deviations: Mapping[str, Sequence[Deviation]] = MappingProxyType({}),
+    jobs: int = 1,
     time_box_s: float | None = None,
     on_outcome: Progress = lambda _: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Run:
     """Judge each case on both sides and return the run; Ctrl-C ends it with what was judged so far.
 
-    `reference` is None for the oracle alone; `deviations` are those declared of each family. `stopped`
-    is asked after each case: an interrupt can be lost inside a library's callback. Raises BackendError
-    when a side cannot be used here.
+    `reference` is None for the oracle alone; `deviations` are those declared of each family; `jobs` is
+    how many processes may judge. `stopped` is asked after each case: an interrupt can be lost inside a
+    library's callback. Raises BackendError when a side cannot be used here.
     """
-    tally = _Tally(reference=_view(reference, cases), target=_view(target, cases))
+    tally = _Tally(
+        reference=_view(reference, cases), target=_view(target, cases), cases=len(cases), on_outcome=on_outcome
+    )
     started = time.monotonic()
     ordered = most_informative_first(cases) if time_box_s is not None else list(cases)
+    judge_one = functools.partial(_judge, deviations=dict(deviations))
     try:
-        with closing(paired(ordered, reference, target)) as results:  # type: ignore[type-var]  # a generator
+        with (
+            closing(paired(ordered, reference, target)) as results,  # type: ignore[type-var]  # a generator
+            Judges[_Pair, Outcome](judge_one, processes=jobs - 1) as judges,
+        ):
             for theirs, ours in results:
-                outcome = _judge(theirs, ours, tally, deviations)
-                tally.outcomes.append(outcome)
-                on_outcome(outcome)
+                pair = _Pair(theirs=theirs, ours=ours, diagnose=tally.diagnosed < DIAGNOSED)
+                for answered, outcome in judges.give(pair, left=tally.left):
+                    tally.add(answered, outcome)
                 if stopped():
                     tally.interrupted = True
                     break
                 if time_box_s is not None and time.monotonic() - started > time_box_s:
                     break
+            if not tally.interrupted:
+                for answered, outcome in judges.rest():
+                    tally.add(answered, outcome)
     except KeyboardInterrupt:
         tally.interrupted = True
     order = {case.id: position for position, case in enumerate(cases)}
@@ -84,20 +96,45 @@ def check(
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pair:
+    """What both sides gave for one case, and whether causes are sought if it departs."""
+
+    theirs: Result | None
+    ours: Result
+    diagnose: bool
+
+
+@dataclass(slots=True, kw_only=True)
 class _Tally:
     reference: SideView
     target: SideView
+    cases: int
+    on_outcome: Progress
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
     framework_s: float = 0.0
     diagnosed: int = 0
 
+    @property
+    def left(self) -> int:
+        return self.cases - len(self.outcomes)
 
-def _judge(
-    theirs: Result | None, ours: Result, tally: _Tally, deviations: Mapping[str, Sequence[Deviation]]
-) -> Outcome:
+    def add(self, pair: _Pair, outcome: Outcome) -> None:
+        """Count one outcome, and see what its recordings say of the sides."""
+        self.target = _seen(self.target, pair.ours.recording)
+        if pair.theirs is not None:
+            self.reference = _seen(self.reference, pair.theirs.recording)
+        steps_s = sum(s.seconds or 0.0 for s in outcome.target.steps)
+        self.framework_s += max(pair.ours.seconds - steps_s, 0.0)
+        self.diagnosed += bool(outcome.causes)
+        self.outcomes.append(outcome)
+        self.on_outcome(outcome)
+
+
+def _judge(pair: _Pair, *, deviations: Mapping[str, Sequence[Deviation]]) -> Outcome:
     started = time.perf_counter()
+    theirs, ours = pair.theirs, pair.ours
     case = ours.case
     given = _given(case)
     target = alone = _side(case, ours, given)
@@ -117,22 +154,14 @@ def _judge(
         # On one machine both sides often are the same to the bit, and so is what is said of them.
         judged = alone if _are_same(theirs.recording, ours.recording) else _side(case, theirs, given)
         reference = _known_of(case, theirs, judged, deviations)
-    tally.target = _seen(tally.target, ours.recording)
-    if theirs is not None:
-        tally.reference = _seen(tally.reference, theirs.recording)
-    causes: tuple[Cause, ...] = ()
-    if verdict.departs and tally.diagnosed < DIAGNOSED:
-        causes = _causes(case, target, ours, given)
-        tally.diagnosed += bool(causes)
-    judging = time.perf_counter() - started
-    tally.framework_s += max(ours.seconds - sum(s.seconds or 0.0 for s in target.steps), 0.0)
+    causes = _causes(case, target, ours, given) if verdict.departs and pair.diagnose else ()
     return Outcome(
         case=case.id,
         source=case.source,
         verdict=verdict,
         target=target,
         reference=reference,
-        seconds=ours.seconds + judging,
+        seconds=ours.seconds + time.perf_counter() - started,
         deviation=entry.reason if entry else "",
         apart=_apart(theirs, ours),
         causes=causes,

@@ -250,6 +250,7 @@ def check(
                 reference=theirs,
                 target=ours,
                 deviations=request.declared_of(folders, [theirs, ours], catalog),
+                jobs=jobs,
                 time_box_s=time_box,
                 on_outcome=advance,
                 stopped=_stop.is_set,

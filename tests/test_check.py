@@ -36,15 +36,14 @@ def result(case, recording):
 def test_a_step_that_only_the_reference_has_keeps_a_subject_from_being_within(check, case, recording):
     lost = recording.steps[4]
     rest = dataclasses.replace(recording, steps=tuple(s for s in recording.steps if s is not lost))
-    judged = check._judge(result(case, recording), result(case, rest), tally(check), {})
+    judged = judge(check, result(case, recording), result(case, rest))
     assert judged.verdict.value == "unjudged"
     assert check._lacking(case, result(case, recording), result(case, rest)) == lost.name
     assert check._lacking(case, result(case, recording), result(case, recording)) == ""
 
 
-def tally(check):
-    view = importlib.import_module("parity.report.view").SideView(spec="cpu", origin="test")
-    return check._Tally(reference=view, target=view)
+def judge(check, theirs, ours):
+    return check._judge(check._Pair(theirs=theirs, ours=ours, diagnose=False), deviations={})
 
 
 def test_only_recordings_equal_in_all_that_is_judged_share_a_judgement(check, recording):
@@ -71,6 +70,21 @@ def test_an_end_that_departs_though_every_step_is_within_is_an_error_between_ste
     moved = dataclasses.replace(ref, digest=bad.digest())
     tensors = {**recording.tensors, moved.digest: bad}
     changed = dataclasses.replace(recording, tensors=tensors, results=(moved,), unobserved=(moved,))
-    judged = check._judge(None, result(case, changed), tally(check), {})
+    judged = judge(check, None, result(case, changed))
     assert judged.verdict.value == "exceeds"
     assert judged.target.note.endswith("though no step alone departs: the error lies between steps")
+
+
+def test_processes_that_judge_beside_the_launcher_say_what_it_says(check, monkeypatch):
+    judges = importlib.import_module("parity.run.judges")
+    monkeypatch.setattr(judges, "_WORTH_S", 0.0)
+    folder, side = (importlib.import_module(f"parity.{name}") for name in ("store.folder", "run.side"))
+    catalog = importlib.import_module("parity.case.catalog")
+    cases = catalog.Catalog.load([catalog.builtin_cases()]).select([], suite="smoke")[::4]
+    store = folder.Store.open(folder.builtin_goldens() / "cpu/avx512/eager-strict")
+
+    def run(jobs):
+        found = check.check(cases, reference=None, target=side.Side(name="cpu", store=store), jobs=jobs)
+        return [dataclasses.replace(each, seconds=0.0) for each in found.outcomes], found.target.witness
+
+    assert run(2) == run(1)
