@@ -57,7 +57,10 @@ def check(
     library's callback. Raises BackendError when a side cannot be used here.
     """
     tally = _Tally(
-        reference=_view(reference, cases), target=_view(target, cases), cases=len(cases), on_outcome=on_outcome
+        reference=_view(reference, cases),
+        target=_view(target, cases),
+        cases=len(cases),
+        on_outcome=on_outcome,
     )
     started = time.monotonic()
     ordered = most_informative_first(cases) if time_box_s is not None else list(cases)

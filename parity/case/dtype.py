@@ -7,6 +7,7 @@ its flush-to-zero mode. Does not import torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -54,6 +55,9 @@ class DType:
     has_inf: bool = True
     fnuz: bool = False
     max_code: int = 0
+
+    def __reduce__(self) -> tuple[Callable[[str], DType], tuple[str]]:
+        return dtype, (self.name,)  # the one of its name, since types are compared by identity
 
     @property
     def storage(self) -> np.dtype:

@@ -39,10 +39,12 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deviation:
-    """One declared departure; a table that lists several in `case` declares as many. `mode` (several with commas) and `setting` are empty for any; `versions`
-    holds conditions on provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the
-    entry to apply. `inherited` ones are of a family that this one computes with; they are never stale
-    here."""
+    """One declared departure; a table that lists several in `case` declares as many.
+
+    `mode` (several with commas) and `setting` are empty for any; `versions` holds conditions on
+    provenance, such as `openvino>=2026.1,<2027`, all of which must hold for the entry to apply.
+    `inherited` ones are of a family that this one computes with; they are never stale here.
+    """
 
     case: Selector
     expect: Verdict
@@ -145,8 +147,8 @@ def _read(path: Path) -> tuple[list[Deviation], str]:
     for number, table in enumerate(tables, 1):
         where = f"{path}: entry {number}"
         cases = table.get("case", "")
-        for case in cases if isinstance(cases, list) and cases else [cases]:
-            entries.append(_entry({**table, "case": case}, where))
+        listed = cases if isinstance(cases, list) and cases else [cases]
+        entries += [_entry({**table, "case": case}, where) for case in listed]
     return entries, parent
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -164,3 +165,8 @@ def test_rounding_in_place_is_encoding_and_decoding(of):
     assert np.array_equal(np.isnan(found), np.isnan(expected))
     there = ~np.isnan(found)
     assert np.array_equal(found[there].view(np.uint64), expected[there].view(np.uint64))
+
+
+@pytest.mark.parametrize("of", DTYPES.values(), ids=str)
+def test_a_type_stays_the_same_object_between_processes(of):
+    assert pickle.loads(pickle.dumps(of)) is of

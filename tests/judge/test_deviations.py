@@ -164,7 +164,10 @@ MALFORMED = [
     (ENTRY + 'versions = ">=2.13"\n', "entry 1: versions '>=2.13' is not like 'torch>=2.13,<3'"),
     (ENTRY + "[other]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'other'"),
     (changed('case = "ops/gelu:dist=bits"', "case = []"), "entry 1: 'case' must be text, got []"),
-    ("deviation = [3]\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),
+    (
+        "deviation = [3]\n",
+        "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'",
+    ),
     ("deviation = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'deviation'"),
     ("inherits = 3\n", "expected `inherits = \"family\"` and [[deviation]] tables alone, found 'inherits'"),
 ]

@@ -87,7 +87,7 @@ def run(case_folder) -> Callable[..., list]:
 
 @pytest.fixture
 def children() -> Callable[[], set[int]]:
-    """Pids of this process's children begun since the test did; some helpers, such as Python's resource tracker, stay."""
+    """Pids of the children begun since the test did: Python's resource tracker, once begun, stays."""
 
     def pids() -> set[int]:
         found = set()
