@@ -15,17 +15,22 @@ from enum import Enum
 from pathlib import Path
 
 from parity.case.case import Case
+from parity.case.ids import CaseId
 from parity.run.child import Child, Job
 from parity.run.journal import Entry, Phase
 from parity.run.partial import partial
+from parity.run.subject import are_apart
 from parity.run.wire import Event, News, Task
 from parity.store.arrow import write
 from parity.store.folder import recording_path
 from parity.store.recording import Environment, Failure, FailureKind
 
-__all__ = ["EXIT_GRACE_S", "Finished", "Lane", "Limits", "State"]
+__all__ = ["EXIT_GRACE_S", "Finished", "Lane", "Limits", "Lost", "State"]
+
+Lost = dict[CaseId, dict[str, Failure]]  # of each case, the steps that ended a process
 
 _HOST_LIMIT_S = 120.0  # for opening a device, and for the phases that are ours
+_LOST_MOST = 8  # steps of one case that may each end a process before the case is given up
 EXIT_GRACE_S = 5.0  # for a vendor's own clean-up when a child has nothing more to do
 
 
@@ -80,8 +85,9 @@ class State(Enum):
 class Lane:
     """Children that follow each other; at most one lives. `environment` is None until one opened."""
 
-    def __init__(self, job: Job, *, limits: Limits, pause_s: float) -> None:
+    def __init__(self, job: Job, *, limits: Limits, pause_s: float, lost: Lost | None = None) -> None:
         self.job = job
+        self._lost: Lost = {} if lost is None else lost
         self.state = State.OFF
         self.start_at_s = 0.0
         self.environment: Environment | None = None
@@ -110,7 +116,8 @@ class Lane:
             self._busy_since_s = time.monotonic()
             self._look_at_s = self._busy_since_s + self._limits.least_s
         self.held.append(case)
-        self._child.send(Task(case=str(case.id), revision=case.revision, replay=replay))
+        lost = {step: (f.kind.value, f.text) for step, f in self._lost.get(case.id, {}).items()}
+        self._child.send(Task(case=str(case.id), revision=case.revision, lost=lost, replay=replay))
 
     def watch(self, selector: selectors.BaseSelector) -> float:
         """Let a selector hear of the child, and return when to come back at the latest."""
@@ -173,19 +180,25 @@ class Lane:
         opening, self._child, self.state = self.state is State.OPENING, None, State.OFF
         self.start_at_s, self._look_at_s = 0.0, math.inf
         if self.held and entry.case == str(self.held[0].id):
-            return [self._blame(entry, Failure(kind=kind, text=what))]
+            return self._blame(entry, Failure(kind=kind, text=what))
         if not retired:
             self._did_not_come_up(self.reason if opening and self.reason else what)
         return []
 
-    def _blame(self, entry: Entry, failure: Failure) -> Finished:
+    def _blame(self, entry: Entry, failure: Failure) -> list[Finished]:
+        """Finish the case at the step that was lost, or keep it for another child without that step."""
         case, seconds = self._take(), time.monotonic() - self._busy_since_s
         if not entry.phase.is_device:
-            return Finished(case=case, seconds=seconds, not_run=failure.text)
+            return [Finished(case=case, seconds=seconds, not_run=failure.text)]
+        before = self._lost.setdefault(case.id, {})
+        if are_apart(case) and entry.step and len(before) < _LOST_MOST:
+            before[entry.step] = failure
+            self.held.appendleft(case)
+            return []
         assert self.environment is not None
         path = recording_path(self.job.folder, case.id)
-        write(partial(case, self.environment, step=entry.step, failure=failure), path)
-        return Finished(case=case, seconds=seconds, path=path, failure=failure, step=entry.step)
+        write(partial(case, self.environment, step=entry.step, failure=failure, before=before), path)
+        return [Finished(case=case, seconds=seconds, path=path, failure=failure, step=entry.step)]
 
     def _did_not_come_up(self, reason: str) -> None:
         self._failures += 1

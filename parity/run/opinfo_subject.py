@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -68,10 +69,19 @@ def weights_of(case: Case) -> FindWeight:
 
 
 def record(
-    case: Case, backend: Backend, *, repeat: int, journal: Journal, environment: Environment
+    case: Case,
+    backend: Backend,
+    *,
+    repeat: int,
+    journal: Journal,
+    environment: Environment,
+    lost: Mapping[str, Failure] = MappingProxyType({}),
 ) -> Recording:
-    """Run every sample of a case on an open backend, `repeat` times, and return its steps."""
-    run = _Run(case, backend, journal)
+    """Run every sample of a case on an open backend, `repeat` times, and return its steps.
+
+    Samples that are `lost` ended a process before: they are not run again.
+    """
+    run = _Run(case, backend, journal, lost)
     steps = run.steps()
     for number in range(2, repeat + 1):
         steps = repeated(steps, run.steps(), run=f"run {number} of {repeat}")
@@ -103,9 +113,9 @@ class _Held:
 class _Run:
     """One case on one backend."""
 
-    def __init__(self, case: Case, backend: Backend, journal: Journal) -> None:
+    def __init__(self, case: Case, backend: Backend, journal: Journal, lost: Mapping[str, Failure]) -> None:
         assert case.subject is not None
-        self._case, self._backend, self._journal = case, backend, journal
+        self._case, self._backend, self._journal, self._before = case, backend, journal, lost
         self._op = database()[str(case.subject.options["op"])]
         inputs, dtype = (str(case.subject.options[name]) for name in ("inputs", "dtype"))
         self._is_promised = inputs == "samples" or is_promised(self._op, inputs, dtype)
@@ -137,6 +147,8 @@ class _Run:
         return found
 
     def _step(self, sample: Sample) -> StepRecord:
+        if sample.name in self._before:
+            return _lost(sample.name, self._before[sample.name], op=f"torch:{self._full}")
         self._journal.enter(Phase.PUT, case=str(self._case.id), step=sample.name)
         odd = [x for x in sample.tensors() if not is_plain(x)]
         if odd and not sample.error:

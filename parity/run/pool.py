@@ -19,7 +19,7 @@ from parity.case.case import Case
 from parity.errors import BackendError
 from parity.run.child import Job
 from parity.run.environment import child_environ
-from parity.run.lane import EXIT_GRACE_S, Finished, Lane, Limits, State
+from parity.run.lane import EXIT_GRACE_S, Finished, Lane, Limits, Lost, State
 from parity.store.folder import recording_path
 
 __all__ = ["Finished", "job", "run_cases"]
@@ -53,11 +53,13 @@ def run_cases(
     compile_s = max(10 * timeout_s, 300.0) if compile_timeout_s is None else compile_timeout_s
     limits = Limits(run_s=timeout_s, compile_s=compile_s)
     specs = [dataclasses.replace(spec, index=(i,)) for i in spec.index] or [spec] * max(jobs, 1)
+    lost: Lost = {}  # whichever lane runs a case again must know
     lanes = [
         Lane(
             job(each, setting, folder, case_folders, repeat=repeat, name=f"worker-{number}"),
             limits=limits,
             pause_s=pause_s,
+            lost=lost,
         )
         for number, each in enumerate(specs[: len(cases)])
     ]

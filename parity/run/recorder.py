@@ -8,6 +8,7 @@ process; `worker` and `pool` do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from parity.backend.base import Backend
 from parity.case.case import Case
@@ -18,7 +19,7 @@ from parity.run.journal import Journal
 from parity.run.passes import Given, Pass
 from parity.run.repeats import repeated
 from parity.run.subject import record_subject
-from parity.store.recording import Environment, FailureKind, Recording, StepRecord
+from parity.store.recording import Environment, Failure, FailureKind, Recording, StepRecord
 from parity.store.schema import references
 
 __all__ = ["record"]
@@ -31,18 +32,21 @@ def record(
     repeat: int = 1,
     journal: Journal,
     environment: Environment | None = None,
+    lost: Mapping[str, Failure] = MappingProxyType({}),
 ) -> Recording:
     """Run a case `repeat` times, each on fresh copies of its inputs, and return the first run.
 
     The others leave the digests of what they made of the same inputs, and bytes where those differ.
     A step whose inputs an earlier step failed to make is not run. `environment` saves reading it
-    back for every case.
+    back for every case. `lost` are steps of a subject that ended a process before, see `are_apart`.
     """
     if repeat < 1:
         raise ValueError(f"repeat must be >= 1, got {repeat}")
     environment = environment or environment_of(backend)
     if case.subject is not None:
-        return record_subject(case, backend, repeat=repeat, journal=journal, environment=environment)
+        return record_subject(
+            case, backend, repeat=repeat, journal=journal, environment=environment, lost=lost
+        )
     generated = generate(case)
     inputs = {
         spec.name: Given.of(generated[spec.name], spec.name, role=spec.role.value) for spec in case.inputs

@@ -3,7 +3,7 @@
 Each kind has a module of its own, loaded when a case asks for it, since it may need more than is
 installed. Such a module defines
 
-    record(case, backend, *, repeat, journal, environment) -> Recording
+    record(case, backend, *, repeat, journal, environment) -> Recording   (of `opinfo`, also: lost)
     weights_of(case) -> Callable[[TensorRef], HostTensor | None]
 
 Options of an `engine` (its case has one input, int64 `tokens`, as many as the plan has):
@@ -33,9 +33,9 @@ from parity.case.case import Case, SubjectKind
 from parity.case.tensor import HostTensor
 from parity.errors import UsageError
 from parity.run.journal import Journal
-from parity.store.recording import Environment, Recording, TensorRef
+from parity.store.recording import Environment, Failure, Recording, TensorRef
 
-__all__ = ["Ends", "FindWeight", "ends_of", "record_subject", "steps_of", "weights_of"]
+__all__ = ["Ends", "FindWeight", "are_apart", "ends_of", "record_subject", "steps_of", "weights_of"]
 
 # Returns the bytes of a weight that a step names, or None where there is none of that name.
 FindWeight = Callable[[TensorRef], "HostTensor | None"]
@@ -58,15 +58,28 @@ class Ends:
     followed: tuple[int, ...]
 
 
+def are_apart(case: Case) -> bool:
+    """Whether no step of a case needs another, so that one that ends its process costs that step alone."""
+    return case.subject is not None and case.subject.kind is SubjectKind.OPINFO
+
+
 def record_subject(
-    case: Case, backend: Backend, *, repeat: int, journal: Journal, environment: Environment
+    case: Case,
+    backend: Backend,
+    *,
+    repeat: int,
+    journal: Journal,
+    environment: Environment,
+    lost: Mapping[str, Failure],
 ) -> Recording:
     """Run the subject of a case on an open backend and return each of its steps.
 
-    Raises UsageError for options that make no sense, GoldenError for weights that are not here.
+    `lost` steps are not run; only cases whose steps `are_apart` have them. Raises UsageError for
+    options that make no sense, GoldenError for weights that are not here.
     """
+    more = {"lost": lost} if are_apart(case) else {}
     found: Recording = _module(case).record(
-        case, backend, repeat=repeat, journal=journal, environment=environment
+        case, backend, repeat=repeat, journal=journal, environment=environment, **more
     )
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -49,12 +49,14 @@ class Orders:
 class Task:
     """One case to record, one probe to run, or one recording to replay.
 
-    The revision guards against a case file that changed under the run. `replay` is the path of a
-    recording that holds what its steps consumed; `case` is then only its name.
+    The revision guards against a case file that changed under the run. `lost` says of steps that ended
+    a process before, how: (kind, text); they are not run again. `replay` is the path of a recording
+    that holds what its steps consumed; `case` is then only its name.
     """
 
     case: str = ""
     revision: str = ""
+    lost: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     probe: str = ""
     replay: str = ""
 

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,7 +33,7 @@ from parity.run.replay import replay
 from parity.run.wire import Event, News, Orders, Task
 from parity.store.arrow import read, write
 from parity.store.folder import recording_path
-from parity.store.recording import Environment, FailureKind, Recording
+from parity.store.recording import Environment, Failure, FailureKind, Recording
 
 __all__ = ["main"]
 
@@ -115,14 +115,19 @@ def _serve(
                 recording = replay(read(Path(task.replay)), backend, journal=journal, environment=opened)
             else:
                 case = _case(catalog, task)
-                recording = record(case, backend, repeat=orders.repeat, journal=journal, environment=opened)
+                lost = {
+                    step: Failure(kind=FailureKind(k), text=text) for step, (k, text) in task.lost.items()
+                }
+                recording = record(
+                    case, backend, repeat=orders.repeat, journal=journal, environment=opened, lost=lost
+                )
             journal.enter(Phase.WRITE, case=task.case)
             write(recording, recording_path(Path(orders.folder), CaseId.parse(task.case)))
         except Exception as error:  # noqa: BLE001  # the recorder has caught what is the device's
             traceback.print_exc()
             crashed, news, text = False, News.NOT_RUN, f"parity could not record it: {_reason(error)}"
         else:
-            crashed, news, text = _crashed(recording), News.RECORDED, ""
+            crashed, news, text = _crashed(recording, task.lost), News.RECORDED, ""
             del recording  # large ones would not fit beside the next case
         journal.enter(Phase.IDLE)
         seconds = time.perf_counter() - began
@@ -154,5 +159,8 @@ def _case(catalog: Catalog, task: Task) -> Case:
     return case
 
 
-def _crashed(recording: Recording) -> bool:
-    return any(step.failure and step.failure.kind is FailureKind.CRASHED for step in recording.steps)
+def _crashed(recording: Recording, before: Container[str]) -> bool:
+    return any(
+        step.failure and step.failure.kind is FailureKind.CRASHED and step.name not in before
+        for step in recording.steps
+    )
