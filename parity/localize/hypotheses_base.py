@@ -182,7 +182,7 @@ def _near(expected: Expected, given: HostTensor, outputs: tuple[HostTensor, ...]
     if tuple(expected.shape) != given.shape:  # a question about another number of results
         return torch.zeros(0)
     if isinstance(expected, SetValued):
-        return torch.from_numpy(~np.asarray(expected.wrong(outputs)))
+        return torch.from_numpy(np.asarray(~expected.wrong(outputs)))  # of one element, numpy gives a scalar
     value = to_float64(expected.bits) if isinstance(expected, Exact) else expected.value
     hard = expected.hard if isinstance(expected, Budget) else 0.0
     return (to_float64(given) - value).abs() <= hard + expected.dtype.unit_roundoff * value.abs()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
+from parity.case.catalog import Catalog, builtin_cases
 from parity.case.inputs import generate
 from parity.judge.judge import judge
 from parity.judge.verdict import CaseJudgement, OutputJudgement, StepJudgement, Verdict
@@ -61,3 +63,17 @@ def test_on_a_broken_chip_only_the_first_steps_are_diagnosed() -> None:
     causes = localize(CASE, judge(CASE, target), target, inputs=generate(CASE))
     names = list(dict.fromkeys(cause.step for cause in causes))
     assert names == ["L00.up", "L00.act", "L00.down", "L01.up", "L01.act"] and len(names) == MAX_STEPS
+
+
+@pytest.mark.parametrize("op", ["amax", "argmax", "max"])
+def test_a_wrong_result_of_one_element_is_diagnosed(op: str) -> None:
+    """Of an array of no dimensions numpy gives scalars, which torch does not take."""
+    catalog = Catalog.load([builtin_cases()])
+    alone = next(
+        catalog.get(id)
+        for id in catalog.ids()
+        if id.path == f"ops/{op}" and {("shape", "257"), ("keepdim", "no")} <= set(id.params)
+    )
+    target = recorded(alone, **{alone.steps[0].name: lambda y: torch.full_like(y, 7)})
+    causes = localize(alone, judge(alone, target), target, inputs=generate(alone))
+    assert causes and all("no diagnosis" not in cause.text for cause in causes)
