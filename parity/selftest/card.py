@@ -5,22 +5,18 @@ Does not print; `report.selftest` does.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import itertools
-import multiprocessing
 import random
-import signal
 import time
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 import parity
-from parity.errors import BackendError
+from parity.run.judges import Judges
 from parity.selftest.problem import cases
 from parity.selftest.suite import Kind, trials
 from parity.selftest.table import Tally
@@ -104,37 +100,27 @@ def run(
     """Run every `every`th case of the suite and return the card of what was done in time.
 
     Cases come in an order of the seed in which every family is early. `on_case` is called after
-    each. Ctrl-C ends the run with what was done so far. Raises BackendError when a child
-    of it dies.
+    each. Ctrl-C ends the run with what was done so far.
     """
     order = _order(seed, production=production)[::every]
-    card, started, waiting = Card(seed=seed, cases=len(order)), time.monotonic(), iter(order)
-    pool = ProcessPoolExecutor(
-        max_workers=jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
-    )
-    running: set[Future[Tally]] = set()
+    card, started = Card(seed=seed, cases=len(order)), time.monotonic()
+
+    def take(answers: Iterable[tuple[int, Tally]]) -> None:
+        for _, tally in answers:
+            card.tally.add(tally)
+            card.judged += 1
+            on_case()
+
+    judge = functools.partial(_judged, seed=seed, production=production)
     try:
-        while time_box_s is None or time.monotonic() - started < time_box_s:
-            # A few ahead, so that no child waits.
-            for number in itertools.islice(waiting, 2 * jobs - len(running)):
-                running.add(pool.submit(_judged, number, seed, production=production))
-            if not running:
-                break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for each in done:
-                card.tally.add(each.result())
-                card.judged += 1
-                on_case()
+        with Judges[int, Tally](judge, processes=jobs - 1) as judges:
+            for left, number in zip(range(len(order), 0, -1), order, strict=True):
+                if time_box_s is not None and time.monotonic() - started >= time_box_s:
+                    break
+                take(judges.give(number, left=left))
+            take(judges.rest())
     except KeyboardInterrupt:
         card.interrupted = True
-    except BrokenProcessPool as error:
-        raise BackendError(f"a process of the self-test died: {error}") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in multiprocessing.active_children():
-            # The pool's own thread ends them too, and may have let go of one in between.
-            with contextlib.suppress(AttributeError, OSError, RuntimeError, ValueError):
-                child.terminate()
     card.seconds = time.monotonic() - started
     return card
 
@@ -151,12 +137,6 @@ def _order(seed: int, *, production: bool) -> list[int]:
     return [number for each in rounds for number in each if number is not None]
 
 
-def _begin() -> None:
-    # An interrupt is the parent's to hear: it stops giving out cases.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _judged(number: int, *, seed: int, production: bool) -> Tally:
     torch.set_num_threads(1)
-
-
-def _judged(number: int, seed: int, *, production: bool) -> Tally:
-    """Run one case, in a child."""
     return Tally.of(trials(cases(production=production)[number], seed=seed))

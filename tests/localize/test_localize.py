@@ -70,9 +70,9 @@ def test_a_wrong_result_of_one_element_is_diagnosed(op: str) -> None:
     """Of an array of no dimensions numpy gives scalars, which torch does not take."""
     catalog = Catalog.load([builtin_cases()])
     alone = next(
-        catalog.get(id)
-        for id in catalog.ids()
-        if id.path == f"ops/{op}" and {("shape", "257"), ("keepdim", "no")} <= set(id.params)
+        catalog.get(each)
+        for each in catalog.ids()
+        if each.path == f"ops/{op}" and {("shape", "257"), ("keepdim", "no")} <= set(each.params)
     )
     target = recorded(alone, **{alone.steps[0].name: lambda y: torch.full_like(y, 7)})
     causes = localize(alone, judge(alone, target), target, inputs=generate(alone))
