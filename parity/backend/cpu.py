@@ -1,4 +1,4 @@
-"""torch on the host's CPU, eager or compiled by Inductor.
+"""torch on the host's CPU: eager, compiled by Inductor, or by Triton kernels in Triton's interpreter.
 
 Importing this module does not import torch: `open` does, in the child.
 """
@@ -13,11 +13,13 @@ from parity.backend import inductor
 from parity.backend.arithmetic import Arithmetic
 from parity.backend.base import Availability, Handle, Witness
 from parity.backend.cpu_profile import cpu_arithmetic, cpu_profile
-from parity.backend.profile import Profile
+from parity.backend.profile import Accumulator, Profile
 from parity.backend.reduced import with_reductions
 from parity.backend.spec import BackendSpec, Setting, check_flavour, check_spec
 from parity.case.case import Step
+from parity.case.dtype import DTYPES
 from parity.case.tensor import HostTensor
+from parity.errors import BackendError
 
 if TYPE_CHECKING:
     import torch
@@ -33,13 +35,15 @@ STRICT_ENV: Mapping[str, str] = {
     "ONEDNN_DEFAULT_FPMATH_MODE": "STRICT",
     "DNNL_DEFAULT_FPMATH_MODE": "STRICT",
 }
+# Read while Triton is imported: a CPU has no compiled kernels.
+_INTERPRETER_ENV: Mapping[str, str] = {"TRITON_INTERPRET": "1"}
 
 
 class CpuBackend:
     """The protocol `Backend` on the host's CPU; `flavour` is its instruction set, such as `avx512`."""
 
     def __init__(self, spec: BackendSpec, setting: Setting) -> None:
-        check_spec(spec, modes=("eager", "compile"))
+        check_spec(spec, modes=("eager", "compile", "triton"))
         self.spec = spec
         self.setting = setting
         self.flavour = ""
@@ -48,17 +52,25 @@ class CpuBackend:
         self._witness: Witness | None = None
 
     def env(self) -> Mapping[str, str]:
-        """One thread, oneDNN's strict arithmetic and Inductor's under strict, nothing under production."""
+        """One thread, oneDNN's strict arithmetic and Inductor's under strict, nothing under production.
+
+        What makes Triton interpret its kernels, in either.
+        """
+        needed = _INTERPRETER_ENV if self._fuses else {}
         if self.setting is not Setting.STRICT:
-            return {}
-        return {**STRICT_ENV, **inductor.STRICT_ENV} if self._compiles else STRICT_ENV
+            return needed
+        return {**STRICT_ENV, **(inductor.STRICT_ENV if self._compiles else {}), **needed}
 
     def available(self) -> Availability:
-        """Whether torch is installed, and where it is to compile, a C++ compiler."""
+        """Whether torch is installed, and what the mode needs: a C++ compiler, or Triton."""
         if importlib.util.find_spec("torch") is None:
             return Availability(ok=False, reason="torch is not installed", hint="pip install torch")
         if self._compiles:
             return inductor.available()
+        if self._fuses and importlib.util.find_spec("triton") is None:
+            return Availability(
+                ok=False, reason="triton is not installed", hint="pip install 'chip-parity[triton]'"
+            )
         return Availability(ok=True, reason="torch is installed")
 
     def open(self) -> None:
@@ -77,11 +89,26 @@ class CpuBackend:
         self.flavour = torch_switches.capability()
         check_flavour(self.spec, here=self.flavour)
         self._switches = torch_switches
+        if self._fuses:
+            self._load_triton()
         self._eager = TorchEager(torch.device("cpu"))
+
+    def _load_triton(self) -> None:
+        from parity.backend import torch_triton
+
+        if not torch_triton.is_interpreted():
+            raise BackendError(
+                f"'{self.spec}' cannot be opened: Triton was imported without TRITON_INTERPRET=1 in this "
+                "process, so its kernels are for a GPU; set it before Python starts"
+            )
 
     def provenance(self) -> Mapping[str, str]:
         """Versions, the processor, and every numeric switch as read back."""
         found = {"flavour": self.flavour, **self._switches.identity(), **self._switches.read_back()}
+        if self._fuses:
+            from parity.backend import torch_triton
+
+            return {**found, **torch_triton.properties()}
         if not self._compiles:
             return found
         from torch._inductor import config
@@ -89,7 +116,9 @@ class CpuBackend:
         return {**found, **inductor.properties(config)}
 
     def profile(self) -> Profile:
-        """What `cpu_profile` declares."""
+        """What `cpu_profile` declares; of our own kernels, that they accumulate in float32."""
+        if self._fuses:
+            return Profile(accumulator=Accumulator(dtype=DTYPES["f32"]))
         return cpu_profile(self.setting)
 
     def arithmetic(self) -> Arithmetic:
@@ -118,8 +147,13 @@ class CpuBackend:
         return self._open.get(handle)
 
     def run(self, step: Step, inputs: Sequence[Handle | None]) -> tuple[Handle, ...]:
-        """Run one step, eagerly or as Inductor compiles it."""
+        """Run one step, eagerly, as Inductor compiles it or by its Triton kernel."""
         self._witness = None
+        if self._fuses:
+            from parity.backend import torch_triton
+
+            outputs, self._witness = torch_triton.run_fused(step, inputs)
+            return outputs
         if not self._compiles:
             return self._open.run(step, inputs, reduced=self._switches.reduced_float32())
         from parity.backend import torch_graph
@@ -140,12 +174,16 @@ class CpuBackend:
         """Nothing to wait for: calls on a CPU return when they are done."""
 
     def witness(self) -> Witness:
-        """Every ATen operation that the latest `run` dispatched, and every kernel generated for it."""
+        """Every ATen operation that the latest `run` dispatched, every kernel made or launched for it."""
         return self._witness or self._open.witness()
 
     @property
     def _compiles(self) -> bool:
         return self.spec.mode == "compile"
+
+    @property
+    def _fuses(self) -> bool:
+        return self.spec.mode == "triton"
 
     def _phase(self, name: str) -> None:
         if self.on_phase is not None:

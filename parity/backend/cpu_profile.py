@@ -16,7 +16,8 @@ __all__ = ["DECLARED", "ULPS", "cpu_arithmetic", "cpu_profile"]
 # oneDNN or MKL with its version, or an emulation that reproduces the bits.
 _PRODUCTS = (
     *("matmul", "bmm", "linear", "addmm", "attention", "conv1d", "conv2d"),
-    *("experts", "latent_attention", "paged_attention", "route"),
+    *("experts", "grouped_mm", "hstu_attention", "latent_attention", "paged_attention", "route", "routed_mm"),
+    "split_attention",
 )
 
 
@@ -45,6 +46,11 @@ DECLARED: tuple[Declared, ...] = (
         "attention",
         "torch 2.13, aten/src/ATen/native/cpu/FlashAttentionKernel.cpp: qk_reduced_data holds the "
         "weights in the tensor's dtype for the product with v",
+    ),
+    *_rounded(
+        "p_rounded",
+        "split_attention",
+        "attention of each part of the heads or queries, as above; parts of the keys keep float32",
     ),
     *_rounded(
         "inner_exp_rounded",

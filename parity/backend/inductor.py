@@ -101,13 +101,14 @@ def _version() -> str:
 def kernels(source: str) -> tuple[Node, ...]:
     """Return the C++ kernels that a generated program calls, in order.
 
-    A kernel's precision is the coarsest float type that it reads, computes in or writes; its kind
-    says which wider one it computes in.
+    One that writes nothing only asserts something of its numbers, and is left out. A kernel's precision
+    is the coarsest float type that it reads, computes in or writes; its kind says which wider one it
+    computes in.
     """
     defined = {name: (tensors, body) for name, tensors, body in _DEFINED.findall(source)}
     rest = _DEFINED.sub("", source)
     called = [name for name in re.findall(r"^\s+(?:\w+ = )?(\w+)\(", rest, re.MULTILINE) if name in defined]
-    return tuple(_node(name, *defined[name]) for name in called)
+    return tuple(_node(name, *defined[name]) for name in called if _writes(defined[name][0]))
 
 
 def borrowed(source: str) -> int:
@@ -115,19 +116,25 @@ def borrowed(source: str) -> int:
     return len(_BORROWED.findall(source))
 
 
+def _pointers(tensors: str) -> list[str]:
+    """Return the C++ types of the tensors among a kernel's parameters."""
+    parameters = (text.strip().strip("'\"") for text in tensors.split(","))
+    return [text.removesuffix("*") for text in parameters if text.endswith("*")]
+
+
+def _writes(tensors: str) -> list[str]:
+    return [text for text in _pointers(tensors) if not text.startswith("const ")]
+
+
 def _node(name: str, tensors: str, body: str) -> Node:
     kind = f"inductor:{name.rstrip('0123456789').rstrip('_')}"
-    held = [text.strip().strip("'\"") for text in tensors.split(",")]
-    pointers = [text.removeprefix("const ").removesuffix("*") for text in held if text.endswith("*")]
+    pointers = [text.removeprefix("const ") for text in _pointers(tensors)]
     if any(text not in _TYPES for text in pointers):
         return Node(kind=kind, device="cpu", precision="?")
-    written = [
-        text.removesuffix("*") for text in held if text.endswith("*") and not text.startswith("const ")
-    ]
     floats = _floats([*pointers, *_COMPUTED.findall(body)])
     if not floats:
-        widest = max((DTYPES[_TYPES[text]] for text in written), key=lambda d: d.bits, default=None)
-        return Node(kind=kind, device="cpu", precision=widest.name if widest else "?")
+        widest = max((DTYPES[_TYPES[text]] for text in _writes(tensors)), key=lambda d: d.bits)
+        return Node(kind=kind, device="cpu", precision=widest.name)
     finest = floats[-1]
     wider = finest not in _floats(pointers)
     return Node(kind=f"{kind} in {finest}" if wider else kind, device="cpu", precision=floats[0])

@@ -2,7 +2,7 @@
 
 q is [..., H, S_q, D], k and v [..., H_kv, S_kv, D]. Queries are aligned to the end of the keys.
 A row that sees no key at all is zero in torch's CPU kernels since 2.5 and NaN in its composed
-ones before; which one is right is for the judge to say.
+ones before; which one is right is for the judge to say. Parts along keys are composed, in float32.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-__all__ = ["attention", "rope", "wide"]
+__all__ = ["attention", "rope", "split_attention", "wide"]
 
 
 def wide(x: Tensor) -> Tensor:
@@ -53,6 +53,86 @@ def _both(mask: Tensor | None, seen: Tensor) -> Tensor:
     if mask.dtype == torch.bool:
         return mask & seen
     return mask.masked_fill(~seen, float("-inf"))
+
+
+def split_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool,
+    window: int | None,
+    scale: float | None,
+    along: str,
+    parts: int,
+) -> Tensor:
+    """Return `attention`, computed for one part of the heads, of the queries or of the keys at a time."""
+    if causal or window is not None:
+        mask = _both(mask, _band(q, k, causal=causal, window=window))
+    if mask is not None:
+        mask = mask.expand(*q.shape[:-1], k.shape[-2])
+    if along == "keys":
+        return _merged(q, k, v, mask, scale=scale, parts=parts)
+    dim = -3 if along == "heads" else -2
+    each = q.shape[-3] // k.shape[-3]
+    made, start = [], 0
+    for size in _sizes(q.shape[dim], parts):
+        here = torch.arange(start, start + size, device=q.device)
+        start += size
+        keys, values = (k, v) if along == "queries" else (t.index_select(-3, here // each) for t in (k, v))
+        seen = None if mask is None else mask.index_select(dim, here)
+        part = q.index_select(dim, here)
+        gqa = part.shape[-3] != keys.shape[-3]
+        made.append(
+            F.scaled_dot_product_attention(part, keys, values, attn_mask=seen, scale=scale, enable_gqa=gqa)
+        )
+    return torch.cat(made, dim=dim)
+
+
+def _merged(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, scale: float | None, parts: int
+) -> Tensor:
+    """Give each part of the keys a maximum and sums of its own, then rescale them to the common maximum."""
+    each, factor = q.shape[-3] // k.shape[-3], q.shape[-1] ** -0.5 if scale is None else scale
+    keys, values = (wide(t).repeat_interleave(each, dim=-3) for t in (k, v))
+    tops, sums, products = [], [], []
+    start = 0
+    for size in _sizes(k.shape[-2], parts):
+        here = slice(start, start + size)
+        start += size
+        scores = wide(q) @ keys[..., here, :].transpose(-1, -2) * factor
+        if mask is not None:
+            scores = scores + _added(mask[..., here], scores)
+        top = scores.amax(-1, keepdim=True)
+        weights = torch.exp(scores - _finite(top))
+        tops.append(top)
+        sums.append(weights.sum(-1, keepdim=True))
+        products.append(weights @ values[..., here, :])
+    held = torch.stack(tops)
+    scales = torch.exp(held - _finite(held.amax(0)))
+    total = (torch.stack(sums) * scales).sum(0)
+    y = (torch.stack(products) * scales).sum(0)
+    # As torch's own kernels since 2.5, a query without any key gives 0.
+    return (y / total.masked_fill(total == 0, 1.0)).to(q.dtype)
+
+
+def _added(mask: Tensor, scores: Tensor) -> Tensor:
+    """Return what torch's attention adds for a mask: a NaN of a hidden key stays one."""
+    if mask.dtype != torch.bool:
+        return wide(mask)
+    return torch.zeros_like(scores).masked_fill(~mask, float("-inf"))
+
+
+def _sizes(count: int, parts: int) -> list[int]:
+    """Split a count as `tensor_split` does, without empty parts."""
+    each, longer = divmod(count, parts)
+    return [each + 1] * longer + [each] * (parts - longer if each else 0)
+
+
+def _finite(top: Tensor) -> Tensor:
+    """Return a maximum with 0 where nothing was seen."""
+    return top.masked_fill(top == float("-inf"), 0.0)
 
 
 def rope(x: Tensor, positions: Tensor, *, base: float, interleaved: bool) -> Tensor:

@@ -133,7 +133,7 @@ class Compiled:
             here = tuple(n for n in self._nodes if torch.device(n.device).type == device.type)
             return Witness(executed=here, host=tuple(n for n in self._nodes if n not in here))
         made = tuple(node for program in self._programs for node in inductor.kernels(program))
-        # A program that only gives views of its inputs executes nothing else.
+        # A program that only gives views of its inputs, or empty tensors, executes nothing else.
         seen = [trace.witness(() if made else outputs) for trace in self._traces.values()]
         return Witness(
             executed=(*made, *(node for each in seen for node in each.executed)),

@@ -13,10 +13,22 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from torch import Tensor
 
-from parity.backend.torch_attention import attention, rope, wide
+from parity.backend.torch_attention import attention, rope, split_attention, wide
 from parity.backend.torch_decoder import DECODER_OPS
 from parity.backend.torch_function import FUNCTION_OPS
+from parity.backend.torch_fused import FUSED_OPS
 from parity.backend.torch_indexing import INDEXING_OPS, written_index
+from parity.backend.torch_product import (
+    block_scaled_mm,
+    block_scaled_mm_plain,
+    dequantised_mm,
+    grouped_mm,
+    grouped_mm_plain,
+    routed_mm,
+    routed_mm_plain,
+    scaled_mm,
+    scaled_mm_plain,
+)
 from parity.backend.torch_quant import (
     int4_weight_linear,
     int4_weight_linear_plain,
@@ -156,8 +168,15 @@ TORCH_OPS: dict[str, Callable[..., Any]] = {
     "int8_linear": int8_linear,
     "int8_weight_linear": int8_weight_linear,
     "int4_weight_linear": int4_weight_linear,
+    "scaled_mm": scaled_mm,
+    "dequantised_mm": dequantised_mm,
+    "block_scaled_mm": block_scaled_mm,
+    "grouped_mm": grouped_mm,
+    "routed_mm": routed_mm,
+    "split_attention": split_attention,
     **DECODER_OPS,
     **FUNCTION_OPS,
+    **FUSED_OPS,
     **INDEXING_OPS,
 }
 
@@ -167,4 +186,8 @@ PLAIN_OPS: dict[str, Callable[..., Any]] = {
     "int8_linear": int8_linear_plain,
     "int8_weight_linear": int8_weight_linear_plain,
     "int4_weight_linear": int4_weight_linear_plain,
+    "scaled_mm": scaled_mm_plain,
+    "block_scaled_mm": block_scaled_mm_plain,
+    "grouped_mm": grouped_mm_plain,
+    "routed_mm": routed_mm_plain,
 }

@@ -70,6 +70,17 @@ def _constant(draw: Draw) -> Floats | Ints:
     return np.full(draw.shape, int(value), dtype=np.int64)
 
 
+def _exponents(draw: Draw) -> Ints:
+    """Biased exponents of scales, 127 for 1: from 127 - reach to 127 + reach.
+
+    With `nan`, every third row has 255 in one place, which stands for NaN.
+    """
+    reach = draw.option("reach", 8)
+    value = 127 - reach + draw.below("value", 2 * reach + 1)
+    where = (draw.row() % 3 == 1) & (draw.column() == draw.last // 2)
+    return np.where(where & draw.option("nan", False), 255, value)
+
+
 def _bool(draw: Draw) -> Ints:
     """True with `probability`, by default one half."""
     return (draw.unit("value") < draw.option("probability", 0.5)).astype(np.int64)
@@ -127,6 +138,7 @@ INTEGER_DISTRIBUTIONS = {
     "constant": Distribution(
         make=_constant, kinds=_ANY, options={**SCALED, "value": (int, float, str)}, required=("value",)
     ),
+    "exponents": Distribution(make=_exponents, kinds=_INT, options={"reach": (int,), "nan": (bool,)}),
     "bool": Distribution(make=_bool, kinds=frozenset({Kind.BOOL}), options={"probability": (int, float)}),
     "bits": Distribution(make=_bits, kinds=_ANY),
     "codes": Distribution(make=_codes, kinds=_NUMBER),

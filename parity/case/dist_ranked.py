@@ -1,4 +1,4 @@
-"""Distributions in order: ascending sequences to search in, and probabilities as a sampler ranks them.
+"""Distributions in order: ascending sequences to search in, ends of groups, ranked probabilities.
 
 Along the last dimension, and the same bits everywhere: comparisons, exact integer sums and one
 division. Does not draw what is not in order.
@@ -11,6 +11,7 @@ import numpy as np
 from parity.case.dist_float import SCALED
 from parity.case.draw import Distribution, Draw, Floats, Ints
 from parity.case.dtype import Kind
+from parity.errors import UsageError
 
 __all__ = ["RANKED_DISTRIBUTIONS"]
 
@@ -22,6 +23,22 @@ def _ascending(draw: Draw) -> Floats | Ints:
     if draw.dtype.is_float:
         return (value - distinct // 2).astype(np.float64) * 0.5
     return value - distinct // 2 if draw.dtype.signed else value
+
+
+def _group_ends(draw: Draw) -> Ints:
+    """Ends of neighbouring groups of `rows` rows, ascending; the last `past` rows are in no group.
+
+    Group `empty`, if one is named, has no row.
+    """
+    rows, past, empty = draw.option("rows", 0), draw.option("past", 0), draw.option("empty", -1)
+    if not 0 <= past <= rows:
+        raise UsageError(f"dist 'group_ends' cannot leave {past} of {rows} rows without a group")
+    groups = draw.last - (empty >= 0)
+    ends = np.sort(draw.below("end", rows - past + 1, (*draw.shape[:-1], groups)), axis=-1)
+    ends[..., -1:] = rows - past
+    if empty < 0:
+        return ends
+    return np.insert(ends, empty, ends[..., empty - 1] if empty else 0, axis=-1)
 
 
 def _probabilities(draw: Draw) -> Floats:
@@ -44,6 +61,12 @@ RANKED_DISTRIBUTIONS = {
         make=_ascending,
         kinds=frozenset({Kind.FLOAT, Kind.INT}),
         options={**SCALED, "distinct": (int,)},
+    ),
+    "group_ends": Distribution(
+        make=_group_ends,
+        kinds=frozenset({Kind.INT}),
+        options={"rows": (int,), "past": (int,), "empty": (int,)},
+        required=("rows",),
     ),
     "probabilities": Distribution(make=_probabilities, kinds=frozenset({Kind.FLOAT})),
 }

@@ -1,7 +1,8 @@
 """The one table of canonical op ids: arguments, typed attributes, outputs.
 
 Backends say how an op is run, the judge what it should give; both are keyed by these ids. What a
-decoder is made of stands in `op_decoder`. Does not hold any implementation.
+decoder is made of stands in `op_decoder`, what kernels fuse in `op_fused`, scaled and grouped products in
+`op_product`. Does not hold any implementation.
 
 Shapes, where the formula leaves them open:
 attention       q [B, H, T, D], k [B, G, S, D], v [B, G, S, E]; query head h reads head h // (H / G).
@@ -25,7 +26,9 @@ from __future__ import annotations
 from parity.case.op_decoder import DECODER
 from parity.case.op_entry import Attr, Op
 from parity.case.op_function import FUNCTIONS
+from parity.case.op_fused import FUSED
 from parity.case.op_indexing import INDEXING
+from parity.case.op_product import PRODUCTS
 
 __all__ = ["OPS", "Attr", "Op"]
 
@@ -213,6 +216,8 @@ OPS: dict[str, Op] = {
         ),
         *DECODER,
         *FUNCTIONS,
+        *FUSED,
         *INDEXING,
+        *PRODUCTS,
     )
 }

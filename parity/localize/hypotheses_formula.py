@@ -31,6 +31,8 @@ _ATTRIBUTES: dict[tuple[str, str], tuple[CauseKind, tuple[Attr, ...]]] = {
     ("rms_norm", "eps"): (_K.EPSILON, _EPSILONS),
     ("layer_norm", "eps"): (_K.EPSILON, _EPSILONS),
     ("weighted_rms_norm", "eps"): (_K.EPSILON, _EPSILONS),
+    ("add_rms_norm", "eps"): (_K.EPSILON, _EPSILONS),
+    ("norm_rotate", "eps"): (_K.EPSILON, _EPSILONS),
     ("weighted_rms_norm", "offset"): (_K.NORM_WEIGHT, (0.0, 1.0)),
     ("weighted_rms_norm", "rounds_first"): (_K.ROUNDING_ORDER, (True, False)),
     ("rope", "base"): (_K.ROPE_BASE, _BASES),

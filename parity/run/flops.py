@@ -15,12 +15,17 @@ __all__ = ["flops"]
 # Which argument has the length of the sum as its last dimension.
 _SUMMED = {
     "addmm": 1,
+    "block_scaled_mm": 0,
     "bmm": 0,
+    "dequantised_mm": 0,
+    "grouped_mm": 0,
     "int4_weight_linear": 0,
     "int8_linear": 0,
     "int8_weight_linear": 0,
     "linear": 0,
     "matmul": 0,
+    "routed_mm": 0,
+    "scaled_mm": 0,
 }
 
 
@@ -35,9 +40,11 @@ def flops(op: str, inputs: Sequence[TensorRef | None], outputs: Sequence[TensorR
         return 2 * result * math.prod(shapes[_SUMMED[op]][-1:])
     if op in ("conv1d", "conv2d"):
         return 2 * result * math.prod(shapes[1][1:])
-    if op == "attention":
+    if op in ("attention", "split_attention"):
         keys = math.prod(shapes[1][-2:-1])
         return 2 * keys * (math.prod(shapes[0]) + result)
+    if op == "hstu_attention":
+        return 2 * shapes[1][0] * (math.prod(shapes[0]) + result)
     if op == "route":
         return 2 * math.prod(shapes[0][:-1]) * math.prod(shapes[1])
     if op == "experts":

@@ -23,8 +23,8 @@ from typing import Any, Generic, TypeVar
 
 __all__ = ["Judges"]
 
-Task = TypeVar("Task")
-Answer = TypeVar("Answer")
+_Task = TypeVar("_Task")
+_Answer = TypeVar("_Answer")
 
 _WORTH_S = 10.0  # of judging that is left; a process starts in 2 to 3, most of it importing torch
 _AHEAD = 2  # tasks that a process holds: the one it judges, and one so that it never waits
@@ -39,15 +39,15 @@ def _read_only(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
 copyreg.pickle(MappingProxyType, lambda proxy: (_read_only, (dict(proxy),)))
 
 
-class Judges(Generic[Task, Answer]):
+class Judges(Generic[_Task, _Answer]):
     """Answers tasks here and in at most `processes` more. `judge` and the tasks must be picklable."""
 
-    def __init__(self, judge: Callable[[Task], Answer], *, processes: int) -> None:
+    def __init__(self, judge: Callable[[_Task], _Answer], *, processes: int) -> None:
         self._judge, self._processes = judge, processes
-        self._others: list[_Other[Task, Answer]] = []
+        self._others: list[_Other[_Task, _Answer]] = []
         self._answered, self._busy_s = 0, 0.0
 
-    def __enter__(self) -> Judges[Task, Answer]:
+    def __enter__(self) -> Judges[_Task, _Answer]:
         return self
 
     def __exit__(
@@ -56,7 +56,7 @@ class Judges(Generic[Task, Answer]):
         for other in self._others:
             other.end()
 
-    def give(self, task: Task, *, left: int) -> Iterator[tuple[Task, Answer]]:
+    def give(self, task: _Task, *, left: int) -> Iterator[tuple[_Task, _Answer]]:
         """Take one task and yield what is answered by now; `left` is how many tasks may still come."""
         self._start_if_worth(left)
         free = next((other for other in self._others if other.has_room), None)
@@ -65,7 +65,7 @@ class Judges(Generic[Task, Answer]):
         for other in self._others:
             yield from self._answers(other, wait=False)
 
-    def rest(self) -> Iterator[tuple[Task, Answer]]:
+    def rest(self) -> Iterator[tuple[_Task, _Answer]]:
         """Wait for what other processes hold and yield it."""
         for other in self._others:
             yield from self._answers(other, wait=True)
@@ -80,22 +80,22 @@ class Judges(Generic[Task, Answer]):
             except OSError:  # no process to be had: then without it
                 self._processes = len(self._others)
 
-    def _answer(self, task: Task) -> tuple[Task, Answer]:
+    def _answer(self, task: _Task) -> tuple[_Task, _Answer]:
         began = time.monotonic()
         answer = self._judge(task)
         self._answered, self._busy_s = self._answered + 1, self._busy_s + time.monotonic() - began
         return task, answer
 
-    def _answers(self, other: _Other[Task, Answer], *, wait: bool) -> Iterator[tuple[Task, Answer]]:
+    def _answers(self, other: _Other[_Task, _Answer], *, wait: bool) -> Iterator[tuple[_Task, _Answer]]:
         for task, answer in other.answers(wait=wait):
             yield self._answer(task) if answer is None else (task, answer[0])
 
 
-class _Other(Generic[Task, Answer]):
+class _Other(Generic[_Task, _Answer]):
     """One more process and what it holds."""
 
-    def __init__(self, judge: Callable[[Task], Answer]) -> None:
-        self._held: deque[Task] = deque()
+    def __init__(self, judge: Callable[[_Task], _Answer]) -> None:
+        self._held: deque[_Task] = deque()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process: BaseProcess | None = context.Process(target=_serve, args=(judge, theirs), daemon=True)
@@ -106,7 +106,7 @@ class _Other(Generic[Task, Answer]):
     def has_room(self) -> bool:
         return self._process is not None and len(self._held) < _AHEAD
 
-    def give(self, task: Task) -> bool:
+    def give(self, task: _Task) -> bool:
         """Hand over a task; False where the process is no more."""
         try:
             self._pipe.send(task)
@@ -115,7 +115,7 @@ class _Other(Generic[Task, Answer]):
         self._held.append(task)
         return True
 
-    def answers(self, *, wait: bool) -> Iterator[tuple[Task, tuple[Answer] | None]]:
+    def answers(self, *, wait: bool) -> Iterator[tuple[_Task, tuple[_Answer] | None]]:
         """Yield held tasks as they are answered, with None where they will not be."""
         while self._held and (wait or self._process is None or self._pipe.poll()):
             yield self._held[0], self._received()
@@ -129,11 +129,11 @@ class _Other(Generic[Task, Answer]):
             self._process.join(_END_S)
             self._process = None
 
-    def _received(self) -> tuple[Answer] | None:
+    def _received(self) -> tuple[_Answer] | None:
         if self._process is None:
             return None
         try:
-            answer: tuple[Answer] | None = self._pipe.recv()
+            answer: tuple[_Answer] | None = self._pipe.recv()
         except (EOFError, OSError):
             self._process = None
             return None

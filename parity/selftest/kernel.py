@@ -31,9 +31,9 @@ MIDDLE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """An op whose result is rounded: `compute` returns it in float32, or float64 where it is wide."""
+    """An op whose results are rounded: `compute` returns them in float32, or float64 where it is wide."""
 
-    compute: Callable[[Problem, Arithmetic, str], Tensor]
+    compute: Callable[[Problem, Arithmetic, str], Tensor | tuple[Tensor, ...]]
     bugs: tuple[str, ...]
     legitimate: tuple[Arithmetic, ...] = LEGITIMATE
     arithmetics: dict[str, Arithmetic] = field(default_factory=dict)

@@ -37,14 +37,15 @@ __all__ = [
     "zero_sign_lost",
 ]
 
-Fault = Callable[[Problem, Tensor | None, Outputs, Outputs], Outputs | None]
+_Unrounded = Tensor | tuple[Tensor, ...] | None
+Fault = Callable[[Problem, _Unrounded, Outputs, Outputs], Outputs | None]
 Array = np.ndarray
 
 
 def _each(change: Callable[[Array, Array], Array | None]) -> Fault:
     """A fault of where elements end up: the same in every output."""
 
-    def apply(_p: Problem, _y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs | None:
+    def apply(_p: Problem, _y: _Unrounded, right: Outputs, stale: Outputs) -> Outputs | None:
         changed = []
         for tensor, before in zip(right, stale, strict=True):
             if not tensor.numel:  # one of several parts, of nothing
@@ -152,7 +153,7 @@ def rows_rolled(array: Array, _: Array) -> Array | None:
     return np.roll(array, 1, axis=0) if array.ndim > 1 else None
 
 
-def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) -> Outputs | None:
+def bit_flipped(p: Problem, y: _Unrounded, right: Outputs, stale: Outputs) -> Outputs | None:
     """One bit in the middle of a largest finite element: in a zero it would mean nothing."""
     del p, y, stale
     flipped = []
@@ -175,11 +176,13 @@ def bit_flipped(p: Problem, y: Tensor | None, right: Outputs, stale: Outputs) ->
 def _stored(change: Callable[[Tensor, DType], HostTensor | None]) -> Fault:
     """A fault of how a rounded result is stored."""
 
-    def apply(_p: Problem, y: Tensor | None, right: Outputs, _stale: Outputs) -> Outputs | None:
+    def apply(_p: Problem, y: _Unrounded, right: Outputs, _stale: Outputs) -> Outputs | None:
         if y is None:
             return None
-        made = change(y, right[0].dtype)
-        return None if made is None else (made,)
+        parts = y if isinstance(y, tuple) else (y,)
+        made = [change(part, of.dtype) for part, of in zip(parts, right, strict=True)]
+        found = tuple(t for t in made if t is not None)
+        return found if len(found) == len(made) else None
 
     return apply
 
@@ -249,14 +252,14 @@ def _stored_in_wider(y: Tensor, to: DType) -> HostTensor | None:
     return store(torch.where(y.isfinite(), back.to(y.dtype), y), to)
 
 
-def zero_sign_lost(_p: Problem, y: Tensor | None, right: Outputs, _stale: Outputs) -> Outputs | None:
+def zero_sign_lost(_p: Problem, y: _Unrounded, right: Outputs, _stale: Outputs) -> Outputs | None:
     """Minus zero comes back as zero: of ops that move data, whose bits must not change."""
     if y is not None:
         return None
     return _changed_codes(right, lambda code, dtype: np.where(code == 1 << (dtype.bits - 1), 0, code))
 
 
-def nan_payload_lost(_p: Problem, y: Tensor | None, right: Outputs, _stale: Outputs) -> Outputs | None:
+def nan_payload_lost(_p: Problem, y: _Unrounded, right: Outputs, _stale: Outputs) -> Outputs | None:
     """Every NaN comes back as the canonical one: of ops that move data."""
     if y is not None:
         return None

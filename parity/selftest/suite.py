@@ -18,6 +18,7 @@ from torch import Tensor
 from parity.backend.torch_ops import TORCH_OPS
 from parity.backend.torch_tensor import to_host, to_torch
 from parity.case.case import Case
+from parity.case.tensor import HostTensor
 from parity.judge.budget import Budget, Expected
 from parity.judge.oracle import answers, to_float64
 from parity.selftest import (
@@ -30,6 +31,8 @@ from parity.selftest import (
     divisions,
     extremes,
     functions,
+    fused,
+    grouped,
     indexed,
     indexing,
     moments,
@@ -45,7 +48,9 @@ from parity.selftest import (
     reductions,
     routing,
     sampling,
+    scaled,
     selecting,
+    split,
     views,
 )
 from parity.selftest.arithmetic import PLAIN
@@ -91,6 +96,10 @@ KERNELS: dict[str, Kernel | Moves] = {
     **views.KERNELS,
     **aliasing.KERNELS,
     **sampling.KERNELS,
+    **fused.KERNELS,
+    **scaled.KERNELS,
+    **grouped.KERNELS,
+    **split.KERNELS,
 }
 
 
@@ -150,7 +159,12 @@ def right(p: Problem) -> Outputs:
     kernel = kernel_of(p)
     if isinstance(kernel, Moves):
         return kernel.compute(p, "")
-    return (store(kernel.compute(p, PLAIN, ""), p.out),)
+    return _stored(p, kernel.compute(p, PLAIN, ""))
+
+
+def _stored(p: Problem, made: Tensor | tuple[Tensor, ...]) -> Outputs:
+    """Round the results of a kernel once."""
+    return tuple(store(y, p.out) for y in (made if isinstance(made, tuple) else (made,)))
 
 
 def trials(case: Case, *, seed: int, judged_only: bool = False) -> Iterator[Trial]:
@@ -199,7 +213,7 @@ def _legitimate(p: Problem) -> dict[str, Outputs]:
     if isinstance(kernel, Moves):
         made = {way or "plain": kernel.compute(p, way) for way in kernel.ways}
     else:
-        made = {how.name: (store(kernel.compute(p, how, ""), p.out),) for how in kernel.legitimate}
+        made = {how.name: _stored(p, kernel.compute(p, how, "")) for how in kernel.legitimate}
     seen: set[tuple[str, ...]] = set()
     for name, outputs in made.items():
         digests = tuple(t.digest() for t in outputs)
@@ -212,16 +226,16 @@ def _legitimate(p: Problem) -> dict[str, Outputs]:
 def _mutants(p: Problem, first: Outputs) -> Iterator[tuple[str, Outputs]]:
     """Yield the result of every planted fault that the op can have."""
     kernel = kernel_of(p)
-    unrounded: Tensor | None = None
+    unrounded: Tensor | tuple[Tensor, ...] | None = None
     if isinstance(kernel, Moves):
         for bug in kernel.bugs:
             yield bug, kernel.compute(p, bug)
     else:
         unrounded = kernel.compute(p, PLAIN, "")
         for bug in kernel.bugs:
-            yield bug, (store(kernel.compute(p, PLAIN, bug), p.out),)
+            yield bug, _stored(p, kernel.compute(p, PLAIN, bug))
         for name, how in kernel.arithmetics.items():
-            yield name, (store(kernel.compute(p, how, ""), p.out),)
+            yield name, _stored(p, kernel.compute(p, how, ""))
     before = right(p.stale) if p.stale is not None else first
     for name, fault in FAULTS.items():
         outputs = fault(p, unrounded, first, before)
@@ -236,33 +250,38 @@ def _by_torch(p: Problem) -> Outputs:
 
 
 class _Envelope:
-    """How far legitimate results lie from the oracle, element by element."""
+    """How far legitimate results lie from the oracle, element by element and output by output."""
 
     def __init__(self, p: Problem, expected: tuple[Expected, ...], legitimate: list[Outputs]) -> None:
-        self._p, self._legitimate = p, legitimate
+        self._p = p
         self._digests = {tuple(t.digest() for t in outputs) for outputs in legitimate}
         self._kernel = kernel_of(p)
-        self._budget = expected[0] if isinstance(expected[0], Budget) else None
-        if self._budget is None:
-            return
-        self._value = self._budget.value
-        self._results = [to_float64(outputs[0]) for outputs in legitimate]
-        # What is not finite is compared for being the same, and gives no room.
-        errors = [(t - self._value).abs().nan_to_num(nan=0.0, posinf=0.0) for t in self._results]
-        largest = torch.stack(errors).amax(0)
-        self._room = 2 * largest + self._budget.dtype.unit_roundoff * self._value.abs()
+        self._budgets = [e if isinstance(e, Budget) else None for e in expected]
+        self._results = [[outputs[i] for outputs in legitimate] for i in range(len(expected))]
 
     def kind(self, outputs: Outputs) -> Kind:
         """Say what a planted fault turned out to be."""
         if tuple(t.digest() for t in outputs) in self._digests:
             return Kind.DROPPED
-        if self._budget is None:
+        if not any(self._budgets):
             legal = self._kernel.legal if isinstance(self._kernel, Moves) else None
             return Kind.DROPPED if legal is not None and legal(self._p, outputs) else Kind.REAL
-        if outputs[0].shape != tuple(self._value.shape):
-            return Kind.REAL
-        got = to_float64(outputs[0])
-        near = (got - self._value).abs() <= self._room
-        for right_one in (self._value, *self._results):
-            near |= (got == right_one) | (got.isnan() & right_one.isnan())
-        return Kind.HIDDEN if bool(near.all()) else Kind.REAL
+        near = (_is_near(*each) for each in zip(outputs, self._budgets, self._results, strict=True))
+        return Kind.HIDDEN if all(near) else Kind.REAL
+
+
+def _is_near(output: HostTensor, budget: Budget | None, legitimate: list[HostTensor]) -> bool:
+    """Whether no element is further off than twice what legitimate ones are; an exact output may not be."""
+    if budget is None:
+        return output.digest() in {t.digest() for t in legitimate}
+    if output.shape != tuple(budget.value.shape):
+        return False
+    value, results = budget.value, [to_float64(t) for t in legitimate]
+    # What is not finite is compared for being the same, and gives no room.
+    errors = [(t - value).abs().nan_to_num(nan=0.0, posinf=0.0) for t in results]
+    room = 2 * torch.stack(errors).amax(0) + budget.dtype.unit_roundoff * value.abs()
+    got = to_float64(output)
+    near = (got - value).abs() <= room
+    for right_one in (value, *results):
+        near |= (got == right_one) | (got.isnan() & right_one.isnan())
+    return bool(near.all())

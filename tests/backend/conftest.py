@@ -62,7 +62,14 @@ class OpCase:
 
 _EXPECTED = {
     op: cases
-    for name in ("expected.py", "expected_decoder.py", "expected_function.py", "expected_indexing.py")
+    for name in (
+        "expected.py",
+        "expected_decoder.py",
+        "expected_function.py",
+        "expected_fused.py",
+        "expected_indexing.py",
+        "expected_product.py",
+    )
     for op, cases in runpy.run_path(str(Path(__file__).with_name(name)))["EXPECTED"].items()
 }
 _OP_CASES = {

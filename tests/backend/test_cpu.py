@@ -25,7 +25,7 @@ def test_an_unknown_mode_names_the_near_one():
         create(BackendSpec.parse("cpu+eagre"), Setting.STRICT)
     assert (
         str(error.value)
-        == "'cpu+eagre': cpu has no mode 'eagre'; did you mean 'eager'?; modes: eager, compile"
+        == "'cpu+eagre': cpu has no mode 'eagre'; did you mean 'eager'?; modes: eager, compile, triton"
     )
 
 

@@ -48,7 +48,6 @@ auto tmp3 = at::vec::convert<at::BFloat16,1,float,2>(tmp2);"""
         ("'const bool*', 'const float*', 'float*'", "", "inductor:cpp_fused_mul", "f32"),
         ("'const int64_t*', 'bool*'", "static_cast<int64_t>(1L)", "inductor:cpp_fused_mul", "bool"),
         ("'const float*', 'at::Unheard*'", "", "inductor:cpp_fused_mul", "?"),
-        ("'const int64_t'", "", "inductor:cpp_fused_mul", "?"),
     ],
 )
 def test_a_generated_kernel_is_as_precise_as_its_coarsest_float(tensors, body, kind, precision):
@@ -65,6 +64,11 @@ def test_only_kernels_that_are_called_ran():
     )
     assert len(inductor.kernels(twice)) == 2
     assert inductor.borrowed(twice) == 1
+
+
+@pytest.mark.parametrize("tensors", ["", "'const int64_t*'", "'const int64_t'"])
+def test_a_kernel_that_writes_nothing_only_asserted_something(tensors):
+    assert inductor.kernels(program(tensors, "throw std::runtime_error(why)")) == ()
 
 
 # Whether it can work here.
@@ -164,6 +168,15 @@ def test_a_graph_break_is_refused(compiled, run, tensor, monkeypatch):
 def test_an_index_that_is_one_number_cannot_be_traced(compiled, run, tensor):
     with pytest.raises(Unsupported, match=r"^torch.compile: Could not extract specialized integer"):
         run(compiled, "index", [tensor(np.arange(5.0), "f32"), tensor(-1, "i64")])
+
+
+@needs_compiler
+def test_code_of_assertions_alone_is_seen_by_what_it_dispatched(compiled, run, tensor):
+    none = tensor(np.zeros(0), "i64")
+    ran = run(compiled, "one_hot", [none], classes=3)
+    assert ran.outputs[0].shape == (0, 3)
+    assert [n.precision for n in ran.witness.executed] == ["i64"]
+    assert examine(ran.witness, OPS["one_hot"], [DTYPES["i64"]] * 2) == (Verdict.WITHIN, "")
 
 
 @needs_compiler

@@ -86,4 +86,4 @@ def test_a_usage_error_of_another_package_passes_through(third_party):
     third_party(toy="toy_parity:toy")
     with pytest.raises(UsageError) as error:
         create("toy+lazy")
-    assert str(error.value) == "'toy+lazy': toy has no mode 'lazy'; modes: eager, compile"
+    assert str(error.value) == "'toy+lazy': toy has no mode 'lazy'; modes: eager, compile, triton"

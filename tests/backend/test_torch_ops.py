@@ -23,8 +23,8 @@ def test_torch_computes_in_float64_what_the_op_table_says(cpu, run, op_case):
     assert ran.witness.host == ()
 
 
-@pytest.mark.parametrize("op", ["int8_linear", "int8_weight_linear", "int4_weight_linear"])
-def test_the_plain_form_of_a_quantised_op_computes_the_same(cpu, run, op_cases, monkeypatch, op):
+@pytest.mark.parametrize("op", [op for op in PLAIN_OPS if PLAIN_OPS[op] is not TORCH_OPS[op]])
+def test_the_plain_form_of_an_op_computes_the_same(cpu, run, op_cases, monkeypatch, op):
     monkeypatch.setitem(TORCH_OPS, op, PLAIN_OPS[op])
     for case in op_cases:
         if case.op == op:
@@ -60,3 +60,41 @@ def test_what_an_op_makes_from_nothing_is_made_on_the_device():
     step = Step(name="s", op="triu_indices", inputs=(), outputs=("y",), attrs=attrs)
     assert torch_function(step, torch.device("meta"))().device.type == "meta"
     assert torch_function(step, torch.device("cpu"))().tolist()[0][:4] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_the_native_grouped_product_leaves_nothing_in_rows_that_no_group_owns(cpu, run, tensor, dtype):
+    x, w = np.arange(6 * 8).reshape(6, 8) % 5 - 2, np.arange(3 * 8 * 8).reshape(3, 8, 8) % 7 - 3
+    ran = run(cpu, "grouped_mm", [tensor(x, dtype), tensor(w, dtype), tensor([2, 2, 4], "i32")])
+    assert "aten::_grouped_mm" in {node.kind for node in ran.witness.executed}
+    assert ran.y.tolist() == [*(x[:2] @ w[0]).tolist(), *(x[2:4] @ w[2]).tolist(), *np.zeros((2, 8)).tolist()]
+
+
+@pytest.mark.parametrize("flavour", ["e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz"])
+def test_the_native_scaled_product_takes_every_flavour_on_a_cpu(cpu, run, tensor, flavour):
+    x, w = [[1.0, 2.0], [-0.5, 1.5]], [[1.0, 1.0], [0.25, -2.0], [2.0, 0.0]]
+    scales = [tensor([[2.0], [4.0]], "f32"), tensor([[0.5], [1.0], [2.0]], "f32")]
+    ran = run(cpu, "scaled_mm", [tensor(x, flavour), tensor(w, flavour), *scales], out="f32")
+    assert "aten::_scaled_mm" in {node.kind for node in ran.witness.executed}
+    assert ran.y.tolist() == [[3.0, -7.5, 8.0], [2.0, -12.5, -8.0]]
+
+
+def test_an_exponent_of_255_is_nan_in_every_product_that_reads_it(cpu, run, tensor):
+    for op in (TORCH_OPS["block_scaled_mm"], PLAIN_OPS["block_scaled_mm"]):
+        codes = torch.tensor([[127, 255]], dtype=torch.uint8)
+        ones = torch.ones(1, 2).to(torch.float8_e4m3fn)
+        assert (
+            op(ones, ones, codes, codes[:, :1].expand(1, 2), block=1, block_rows=1, out="f32").isnan().all()
+        )
+        assert op(ones, ones, codes * 0 + 1, codes * 0 + 127, block=1, block_rows=1, out="f32") == 2.0**-125
+
+
+@pytest.mark.parametrize("parts", [2, 3, 7])
+def test_a_part_of_which_a_query_sees_nothing_adds_nothing(parts):
+    q, k, v = torch.randn(3, 1, 2, 6, 8, generator=torch.Generator().manual_seed(5))
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+    mask[3] = False
+    how = {"causal": False, "window": None, "scale": None}
+    whole = TORCH_OPS["attention"](q, k, v, mask, **how)
+    split = TORCH_OPS["split_attention"](q, k, v, mask, along="keys", parts=parts, **how)
+    assert torch.allclose(whole, split, rtol=1e-6, atol=1e-6) and not split[..., 3, :].any()

@@ -123,3 +123,11 @@ def test_boundaries_of_a_type_that_is_not_narrower_are_an_error():
 def test_a_constant_is_one_value_of_the_type():
     assert make("constant", (2,), dtype="f16", value="min").tolist() == [-65504.0] * 2
     assert make("constant", (2,), dtype="i8", value=-128).tolist() == [-128] * 2
+
+
+def test_exponents_are_around_127_and_every_third_row_has_one_nan_where_asked():
+    value = make("exponents", (9, 16), dtype="u8", reach=3)
+    assert set(value.reshape(-1).tolist()) == set(range(124, 131))
+    with_nan = make("exponents", (9, 16), dtype="u8", reach=3, nan=True)
+    assert (with_nan == 255).sum(-1).tolist() == [0, 1, 0] * 3
+    assert np.array_equal(value[with_nan != 255], with_nan[with_nan != 255])

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from parity.case.dist_ranked import RANKED_DISTRIBUTIONS
 from parity.case.draw import Draw
 from parity.case.dtype import DTYPES
+from parity.errors import UsageError
 
 
 def make(dist, shape=(3, 65), *, dtype="f32", key="ops/x:#y", **options):
@@ -51,3 +53,22 @@ def test_the_bits_are_written_down():
         "0x1.71b687dc3c956p-15",
         "0x1.70f898640a55ep-36",
     ]
+
+
+@pytest.mark.parametrize("empty", [-1, 0, 3, 7])
+@pytest.mark.parametrize("past", [0, 5])
+def test_ends_of_groups_ascend_to_the_last_row_that_a_group_owns(empty, past):
+    ends = make("group_ends", shape=(8,), dtype="i32", rows=64, past=past, empty=empty)
+    assert (np.diff(ends) >= 0).all() and ends[0] >= 0 and ends[-1] == 64 - past
+    sizes = np.diff(ends, prepend=0)
+    assert empty < 0 or sizes[empty] == 0
+    assert (sizes > 0).sum() > 3
+
+
+def test_groups_of_no_rows_all_end_at_0():
+    assert make("group_ends", shape=(3,), dtype="i32", rows=0, empty=1).tolist() == [0, 0, 0]
+
+
+def test_more_rows_without_a_group_than_there_are_is_an_error():
+    with pytest.raises(UsageError, match=r"^dist 'group_ends' cannot leave 5 of 4 rows without a group$"):
+        make("group_ends", shape=(3,), dtype="i32", rows=4, past=5)

@@ -174,6 +174,13 @@ def row_wise(torch, to):
         },
     )
     yield "experts", (normal(130, 32), shares, *experts), {"activation": "silu"}
+    codes = normal(130, 64).to(torch.float8_e4m3fn), normal(33, 64).to(torch.float8_e5m2)
+    each, one = torch.rand(130, 1) + 0.5, torch.tensor(0.25)
+    yield "scaled_mm", (*codes, each, one), {"out": "bf16"}
+    yield "dequantised_mm", (*codes, one, torch.rand(33, 1) + 0.5), {"out": "f32"}
+    by_block = (torch.rand(130, 2) + 0.5, torch.rand(3, 2) + 0.5)
+    yield "block_scaled_mm", (*codes, *by_block), {"block": 32, "block_rows": 16, "out": "f32"}
+    yield "routed_mm", (normal(130, 32), torch.arange(260).view(130, 2) % 5, normal(5, 9, 32)), {}
 
 
 @pytest.fixture

@@ -35,8 +35,15 @@ def test_the_names_are_those_that_the_readme_uses():
     assert PROJECT["name"] == "chip-parity"
     assert PROJECT["scripts"] == {"parity": "parity.cli:main"}
     assert PROJECT["requires-python"] == ">=3.10"
-    assert set(PROJECT["optional-dependencies"]) == {"dev", "engine", "onnxruntime", "opinfo", "openvino"}
-    assert "chip-parity[engine,onnxruntime,openvino,opinfo]" in PROJECT["optional-dependencies"]["dev"]
+    assert set(PROJECT["optional-dependencies"]) == {
+        "dev",
+        "engine",
+        "onnxruntime",
+        "opinfo",
+        "openvino",
+        "triton",
+    }
+    assert "chip-parity[engine,onnxruntime,openvino,opinfo,triton]" in PROJECT["optional-dependencies"]["dev"]
 
 
 @pytest.mark.parametrize("requirement", DECLARED, ids=lambda r: r.name)

@@ -15,13 +15,17 @@ SEED = 1
 CASES = cases()
 
 
+def _is_empty(case):
+    return case.steps[-1].name == "use_empty"
+
+
 def of_family(path, **params):
     """Cases of a family that hold no special values, of some size."""
     found = []
     for case in CASES:
         given = dict(case.id.params)
         asked = case.id.path == path and params.items() <= given.items()
-        if asked and given.get("dist") != "special" and case.nbytes > 256 and len(case.steps) == 1:
+        if asked and given.get("dist") != "special" and case.nbytes > 256 and not _is_empty(case):
             found.append(case)
     assert found, path
     return found
@@ -104,6 +108,20 @@ FLAGRANT = [
     ("ops/int8_linear", "sum_wraps_at_16_bits"),
     ("ops/int4_weight_linear", "nibbles_swapped"),
     ("ops/int8_weight_linear", "zero_point_1"),
+    ("ops/scaled_mm", "x_in_other_flavour"),
+    ("ops/scaled_mm", "scale_twice"),
+    ("ops/scaled_mm", "accumulate_f16"),
+    ("ops/fp8_forms", "operands_not_rounded"),
+    ("ops/block_scaled_mm", "block_rows_by_column"),
+    ("ops/block_scaled_mm", "tail_block_of_first"),
+    ("ops/mx_scaled_mm", "bias_off_by_one"),
+    ("ops/mx_scaled_mm", "nan_scale_as_number"),
+    ("ops/grouped_mm", "end_one_more"),
+    ("ops/grouped_mm", "empty_group_skipped"),
+    ("ops/routed_mm", "next_expert"),
+    ("ops/attention_split", "maxima_not_merged"),
+    ("ops/attention_split", "part_dropped"),
+    ("ops/attention_split", "hidden_part_nan"),
     ("ops/copy", "storage_in_order"),
     ("ops/reshape", "storage_in_order"),
     ("ops/weighted_rms_norm", "gain_of_next_channel"),
@@ -143,6 +161,19 @@ FLAGRANT = [
     ("ops/top_p_mask", "crossing_dropped"),
     ("ops/top_p_mask", "sums_in_bf16"),
     ("ops/penalties", "padding_counted"),
+    ("ops/add_rms_norm", "residual_not_normalised"),
+    ("ops/add_rms_norm", "sum_stale"),
+    ("ops/add_rms_norm", "sum_in_bf16"),
+    ("ops/add_rms_norm", "eps_outside_root"),
+    ("ops/norm_rotate", "weight_of_q_for_both"),
+    ("ops/norm_rotate", "halves_swapped"),
+    ("ops/norm_rotate", "rotated_first"),
+    ("ops/norm_rotate", "v_of_next_group"),
+    ("ops/hstu_attention", "sigmoid"),
+    ("ops/hstu_attention", "relu"),
+    ("ops/hstu_attention", "not_divided"),
+    ("ops/hstu_attention", "causal_one_more"),
+    ("ops/hstu_attention", "causal_one_less_in_last_tile"),
 ]
 
 
@@ -159,6 +190,9 @@ NEEDS = {
     "ops/slice_move": {"move": "right"},
     "ops/top_p_mask": {"shape": "17x257", "threshold": "0.9"},
     "ops/penalties": {"rule": "all"},
+    "ops/add_rms_norm": {"dtype": "f32", "dist": "small"},
+    "ops/norm_rotate": {"shape": "17x4x2x64"},
+    "ops/hstu_attention": {"shape": "33x2x64x32"},
     "ops/expand": {"shape": "3x1x16.3x7x16"},
     "ops/nonzero": {"shape": "33x65", "dist": "some"},
     "ops/as_strided": {"view": "windows"},
@@ -184,6 +218,11 @@ NEEDS = {
     "ops/paged_attention": {"plan": "5+12"},
     "ops/route": {"rule": "deepseek_v3"},
     "ops/where": {"shape": "33x129.33x129.33x129"},
+    "ops/fp8_forms": {"out": "bf16"},
+    "ops/block_scaled_mm": {"shape": "17x256x160"},
+    "ops/mx_scaled_mm": {"scales": "nan"},
+    "ops/grouped_mm": {"empty": "middle"},
+    "ops/attention_split": {"along": "keys", "dtype": "f32"},
 }
 
 

@@ -1,7 +1,7 @@
 """How functions, divisions, moments and ranges of the op table are written in ONNX.
 
-What has no ONNX op and no exact composition (expm1, log1p, cumprod, linspace) is left out, so that it
-is unsupported. Imports no SDK.
+What has no ONNX op and only compositions that cancel (expm1, log1p) is left out, so that it is
+unsupported. Imports no SDK.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from parity.backend.runtimes.onnx_graph import Argument, Graph, Value
-from parity.backend.runtimes.onnx_shared import ranked, rope
+from parity.backend.runtimes.onnx_shared import ranked, rope, wide
 from parity.case.dtype import DTYPES, dtype
 
 __all__ = ["FUNCTION_OPS"]
@@ -97,6 +97,25 @@ def _arange(g: Graph, *, start: float, end: float, step: float, out: str) -> str
     return g("Range", *(g.constant(n, dtype(out)) for n in (start, end, step)))
 
 
+def _linspace(g: Graph, *, start: float, end: float, steps: int, out: str) -> Value:
+    """Counted from the nearer end, which it so hits, as torch does."""
+    to = dtype(out)
+    high = wide(to)
+    first, last, spaces = (g.constant(n, high) for n in (start, end, max(steps - 1, 1)))
+    step = g("Div", g("Sub", last, first), spaces)
+    from_start = g("Range", *(g.constant(np.int64(n), _I64) for n in (0, steps, 1)))
+    from_end = g("Sub", g.constant(np.int64(steps - 1), _I64), from_start)
+    up, down = (g("Mul", g("Cast", n, to=high), step) for n in (from_start, from_end))
+    nearer = g("LessOrEqual", from_start, from_end)
+    y = g("Where", nearer, g("Add", first, up), g("Sub", last, down))
+    return y if high == to else g.cast(y, to)
+
+
+def _cumprod(g: Graph, x: Argument, *, dim: int) -> str:
+    g.opset = 26
+    return g("CumProd", x, g.constant(np.int64(dim), _I64))
+
+
 def _one_hot(g: Graph, ids: Argument, *, classes: int) -> str:
     # Its indices have a dimension at least.
     made = g("OneHot", ids if ids.shape else g.reshape(ids, 1), g.ints(classes), g.ints(0, 1))
@@ -149,6 +168,8 @@ FUNCTION_OPS: dict[str, Callable[..., Any]] = {
     "min": _first(largest=False),
     "argsort": ranked(_argsort),
     "arange": _arange,
+    "linspace": _linspace,
+    "cumprod": ranked(_cumprod),
     "one_hot": _one_hot,
     "tril_indices": _tril_indices,
     "meshgrid": _meshgrid,

@@ -14,10 +14,11 @@ import numpy.typing as npt
 from parity.case.dtype import DType, dtype, encode
 from parity.case.tensor import HostTensor
 
-__all__ = ["CONTRIB", "Argument", "Attribute", "Graph", "GraphNode", "Value"]
+__all__ = ["CONTRIB", "OPSET", "Argument", "Attribute", "Graph", "GraphNode", "Value"]
 
+OPSET = 23
 CONTRIB = "com.microsoft"  # the domain of the ops that only ONNX Runtime has
-Attribute = int | float | str | DType | Sequence[int]
+Attribute = int | float | str | DType | HostTensor | Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,12 @@ class GraphNode:
 
 @dataclass(slots=True)
 class Graph:
-    """Nodes in order and the constants that they read; calling it adds a node and names its result."""
+    """Nodes in order and the constants that they read; calling it adds a node and names its result.
 
+    `opset` is the release of the ONNX standard that has every op of it.
+    """
+
+    opset: int = OPSET
     nodes: list[GraphNode] = field(default_factory=list)
     constants: dict[str, HostTensor] = field(default_factory=dict)
 

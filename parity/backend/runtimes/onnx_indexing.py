@@ -1,8 +1,4 @@
-"""The ops of indexing and of views in ONNX, where there is no memory that two tensors share.
-
-What has no ONNX op (bincount, searchsorted) and what is about shared memory (slice_move, negate_view,
-far_rows) is left out, so that it is unsupported. Imports no SDK.
-"""
+"""The ops of indexing, counting and sampling in ONNX. Slices stand in `onnx_views`. Imports no SDK."""
 
 from __future__ import annotations
 
@@ -11,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from parity.backend.base import Unsupported
 from parity.backend.runtimes.onnx_graph import Argument, Graph, Value
-from parity.backend.runtimes.onnx_shared import wide
+from parity.backend.runtimes.onnx_shared import wide, zeros
 from parity.case.dtype import DTYPES
 from parity.case.family import dims as written_shape
 from parity.case.written import integers, number
 
 __all__ = ["INDEXING_OPS", "as_large_as"]
 
+_I64 = DTYPES["i64"]
 _REDUCTIONS = {"sum": ("add", 0.0), "prod": ("mul", 1.0), "amax": ("max", -np.inf), "amin": ("min", np.inf)}
 
 
@@ -58,14 +54,23 @@ def _scatter(g: Graph, x: Argument, index: Argument, src: Argument, *, dim: int)
 def _scatter_reduce(
     g: Graph, x: Argument, index: Argument, src: Argument, *, dim: int, reduce: str, include_self: bool
 ) -> str:
-    if reduce not in _REDUCTIONS:
-        raise Unsupported(f"ScatterElements has no reduction '{reduce}'")
-    name, neutral = _REDUCTIONS[reduce]
+    name, neutral = _REDUCTIONS["sum" if reduce == "mean" else reduce]
     base: Value = x
     if not include_self:
         empty = g.constant(np.full(index.shape, neutral), x.dtype)
         base = g("ScatterElements", x, index, empty, axis=dim)
-    return g("ScatterElements", base, index, as_large_as(g, src, index), axis=dim, reduction=name)
+    y = g("ScatterElements", base, index, as_large_as(g, src, index), axis=dim, reduction=name)
+    if reduce != "mean":
+        return y
+    own = g.constant(np.full(x.shape, int(include_self)), _I64)
+    counts = _counted(g, own, index, dim)
+    return g("Div", y, g("Cast", g("Max", counts, g.constant(np.int64(1), _I64)), to=x.dtype))
+
+
+def _counted(g: Graph, own: str, index: Argument, dim: int) -> str:
+    """`own` with 1 added for each time that `index` names an element along `dim`."""
+    ones = g.constant(np.ones(index.shape), _I64)
+    return g("ScatterElements", own, index, ones, axis=dim, reduction="add")
 
 
 def _masked_fill(g: Graph, x: Argument, mask: Argument, *, value: str) -> str:
@@ -80,6 +85,28 @@ def _masked_select(g: Graph, x: Argument, mask: Argument) -> str:
 def _unique(g: Graph, x: Argument) -> tuple[str, ...]:
     values, _, inverse, counts = g.several("Unique", x, count=4, sorted=1)
     return values, g.reshape(inverse, *x.shape), counts
+
+
+def _bincount(g: Graph, x: Argument, weights: Argument | None = None, *, minlength: int) -> str:
+    numbers, length = g.cast(x, _I64), g.ints(minlength)
+    if x.shape[0]:  # of nothing there is no largest
+        largest = g("ReduceMax", numbers, g.ints(0), keepdims=1)
+        length = g("Max", length, g("Add", largest, g.ints(1)))
+    terms: Value = g.constant(np.ones(x.shape), _I64) if weights is None else weights
+    start = zeros(g, length, _I64 if weights is None else weights.dtype)
+    return g("ScatterElements", start, numbers, terms, axis=0, reduction="add")
+
+
+def _searchsorted(g: Graph, sequence: Argument, values: Argument, *, right: bool) -> str:
+    """How many elements stand before each value, NaN after every number: n comparisons each."""
+    each = g("Unsqueeze", sequence, g.ints(-2))
+    value = g("Unsqueeze", values, g.ints(-1))
+    before = g("LessOrEqual" if right else "Less", each, value)
+    if values.dtype.is_float:
+        nan = g("IsNaN", value)
+        last = nan if right else g("And", nan, g("Not", g("IsNaN", each)))
+        before = g("Or", before, last)
+    return g("ReduceSum", g("Cast", before, to=_I64), g.ints(-1), keepdims=0)
 
 
 def _roll(g: Graph, x: Argument, *, shift: int, dim: int | None) -> str:
@@ -128,19 +155,37 @@ def _as_strided(g: Graph, x: Argument, *, shape: str, stride: str, offset: int) 
     at = offset + sum(
         (np.indices(sizes)[n] * step for n, step in enumerate(steps)), np.zeros(sizes, np.int64)
     )
-    return g("Gather", g.reshape(x, -1), g.constant(at, DTYPES["i64"]))
+    return g("Gather", g.reshape(x, -1), g.constant(at, _I64))
 
 
 def _top_p_mask(g: Graph, p: Argument, *, threshold: float) -> str:
     high, axis, size = wide(p.dtype), len(p.shape) - 1, p.shape[-1]
-    total = g("CumSum", g.cast(p, high), g.constant(np.int64(axis), DTYPES["i64"]))
+    total = g("CumSum", g.cast(p, high), g.constant(np.int64(axis), _I64))
     beyond = g("Greater", total, g.constant(threshold, high))
     first = g.constant(np.zeros((*p.shape[:-1], 1), bool), DTYPES["bool"])
     return g("Not", g("Concat", first, g.cut(beyond, axis, 0, size - 1), axis=axis))
 
 
+def _penalties(
+    g: Graph, logits: Argument, tokens: Argument, *, repetition: float, frequency: float, presence: float
+) -> Value:
+    """A token beyond the vocabulary is padding: it is counted in a column that is cut off."""
+    high, (rows, vocabulary) = wide(logits.dtype), logits.shape
+    none, factor = g.constant(0.0, high), g.constant(repetition, high)
+    counts = _counted(g, zeros(g, g.ints(rows, vocabulary + 1), _I64), tokens, 1)
+    counts = g.cut(counts, 1, 0, vocabulary)
+    seen = g("Greater", counts, g.constant(np.int64(0), _I64))
+    x = g.cast(logits, high)
+    scaled = g("Where", g("Greater", x, none), g("Div", x, factor), g("Mul", x, factor))
+    y: Value = g("Where", seen, scaled, x)
+    for each, by in ((counts, frequency), (seen, presence)):
+        y = g("Sub", y, g("Mul", g("Cast", each, to=high), g.constant(by, high)))
+    return y if high == logits.dtype else g.cast(y, logits.dtype)
+
+
 INDEXING_OPS: dict[str, Callable[..., Any]] = {
     "as_strided": _as_strided,
+    "bincount": _bincount,
     "expand": lambda g, x, *, shape: g("Expand", x, g.ints(*written_shape(shape))),
     "flip": _flip,
     "index_select": lambda g, x, index, *, dim: g("Gather", x, index, axis=dim),
@@ -148,10 +193,12 @@ INDEXING_OPS: dict[str, Callable[..., Any]] = {
     "masked_select": _masked_select,
     "nonzero": lambda g, x: g("Transpose", g("NonZero", x), perm=(1, 0)),
     "pad": _pad,
+    "penalties": _penalties,
     "repeat": _repeat,
     "roll": _roll,
     "scatter": _scatter,
     "scatter_reduce": _scatter_reduce,
+    "searchsorted": _searchsorted,
     "split": _split,
     "stack": _stack,
     "take_along_dim": _take_along_dim,

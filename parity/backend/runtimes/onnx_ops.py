@@ -2,7 +2,7 @@
 
 A function takes the graph, then the op's arguments in order, None where absent; attributes arrive as
 keywords. What the op table computes wider than its tensors is cast there and back. The ops of a
-decoder stand in `onnx_decoder`, functions and indexing in files of their own. Imports no SDK.
+decoder stand in `onnx_decoder`, functions, indexing and views in files of their own. Imports no SDK.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from parity.backend.base import Unsupported
-from parity.backend.indexing import Index, parse_index
 from parity.backend.runtimes.onnx_decoder import DECODER_OPS
 from parity.backend.runtimes.onnx_function import FUNCTION_OPS
 from parity.backend.runtimes.onnx_graph import CONTRIB, Argument, Graph, Value
 from parity.backend.runtimes.onnx_indexing import INDEXING_OPS, as_large_as
-from parity.backend.runtimes.onnx_shared import ranked, rope, silu, wide
+from parity.backend.runtimes.onnx_product import PRODUCT_OPS
+from parity.backend.runtimes.onnx_shared import band, ranked, rope, silu, wide
+from parity.backend.runtimes.onnx_views import VIEW_OPS
 from parity.case.dtype import DTYPES, dtype
 
-__all__ = ["ONNX_OPS", "OPSET"]
-
-OPSET = 23
+__all__ = ["ONNX_OPS"]
 
 
 def _plain(op: str) -> Callable[..., str]:
@@ -109,24 +106,17 @@ def _attention(
     aligned = causal and window is None and mask is None and rows == keys
     seen: Value | None = mask
     if not aligned and (causal or window is not None):
-        band = g.constant(_band(rows, keys, causal=causal, window=window), DTYPES["bool"])
+        shown = g.constant(band(rows, keys, causal=causal, window=window), DTYPES["bool"])
         if mask is None:
-            seen = band
+            seen = shown
         elif mask.dtype.name == "bool":
-            seen = g("And", mask, band)
+            seen = g("And", mask, shown)
         else:
-            seen = g("Where", band, mask, g.constant(-np.inf, mask.dtype))
+            seen = g("Where", shown, mask, g.constant(-np.inf, mask.dtype))
     factor = q.shape[-1] ** -0.5 if scale is None else scale
     return g(
         "Attention", q, k, v, *(() if seen is None else (seen,)), is_causal=int(aligned), scale=float(factor)
     )
-
-
-def _band(rows: int, keys: int, *, causal: bool, window: int | None) -> npt.NDArray[np.bool_]:
-    query = np.arange(rows)[:, None] + (keys - rows)
-    key = np.arange(keys)[None]
-    seen = key <= query if causal else np.ones((rows, keys), bool)
-    return seen if window is None else seen & (key > query - window)
 
 
 def _index_put(g: Graph, x: Argument, index: Argument, values: Argument, *, accumulate: bool) -> str:
@@ -136,73 +126,6 @@ def _index_put(g: Graph, x: Argument, index: Argument, values: Argument, *, accu
 
 def _scatter_add(g: Graph, x: Argument, index: Argument, src: Argument, *, dim: int) -> str:
     return g("ScatterElements", x, index, as_large_as(g, src, index), axis=dim, reduction="add")
-
-
-def _slice(g: Graph, x: Argument, *, index: str) -> str:
-    """Slices of all dimensions at once, then lists, single elements and new axes."""
-    items = _spelled_out(parse_index(index), len(x.shape))
-    y: Value = x
-    per_dim = list(zip([i for i in items if i is not None], x.shape, strict=True))
-    ranges = [_range(i, size) for i, size in per_dim]
-    cuts = [
-        (axis, r)
-        for axis, (r, (_, size)) in enumerate(zip(ranges, per_dim, strict=True))
-        if r != (0, size, 1)
-    ]
-    if cuts:
-        axes = [axis for axis, _ in cuts]
-        bounds = [g.ints(*(r[part] for _, r in cuts)) for part in range(3)]
-        y = g("Slice", y, bounds[0], bounds[1], g.ints(*axes), bounds[2])
-    lists = [(axis, i) for axis, (i, _) in enumerate(per_dim) if isinstance(i, list)]
-    if len(lists) > 1:
-        raise Unsupported(f"index '{index}' has several lists, which Gather does not join")
-    for axis, taken in lists:
-        y = g("Gather", y, g.ints(*taken), axis=axis)
-    single = [axis for axis, (i, _) in enumerate(per_dim) if isinstance(i, int)]
-    if single:
-        y = g("Squeeze", y, g.ints(*single))
-    kept = [i for i in items if not isinstance(i, int)]
-    new = [axis for axis, i in enumerate(kept) if i is None]
-    if new:
-        y = g("Unsqueeze", y, g.ints(*new))
-    return g("Identity", y) if isinstance(y, Argument) else y
-
-
-def _spelled_out(index: tuple[Index, ...], dims: int) -> list[int | slice | list[int] | None]:
-    """Return an index without `...`, one item for each dimension beside the new ones."""
-    given = sum(1 for i in index if i is not None and i is not ...)
-    rest: list[int | slice | list[int] | None] = [slice(None)] * (dims - given)
-    if ... not in index:
-        index = (*index, ...)
-    items: list[int | slice | list[int] | None] = []
-    for item in index:
-        if item is ...:
-            items += rest
-        else:
-            assert not isinstance(item, type(...))
-            items.append(item)
-    return items
-
-
-def _range(item: int | slice | list[int] | None, size: int) -> tuple[int, int, int]:
-    if isinstance(item, slice):
-        return item.indices(size)
-    if isinstance(item, int):
-        at = item % size
-        return at, at + 1, 1
-    return 0, size, 1
-
-
-def _slice_assign(g: Graph, x: Argument, values: Argument, *, index: str) -> str:
-    """`ScatterElements` over the flat tensor, as exporters write it."""
-    count = int(np.prod(x.shape))
-    places = np.arange(count).reshape(x.shape)[parse_index(index)]
-    spread: Value = values
-    if values.shape != places.shape:
-        spread = g("Expand", values, g.ints(*places.shape))
-    at = g.ints(*places.ravel().tolist())
-    y = g("ScatterElements", g.reshape(x, count), at, g.reshape(spread, places.size), axis=0)
-    return g.reshape(y, *x.shape)
 
 
 def _triangle(*, upper: bool) -> Callable[..., str]:
@@ -292,8 +215,6 @@ ONNX_OPS: dict[str, Callable[..., Any]] = {
     "scatter_add": _scatter_add,
     "where": _plain("Where"),
     "cat": lambda g, *tensors, dim: g("Concat", *tensors, axis=dim),
-    "slice": _slice,
-    "slice_assign": _slice_assign,
     "tril": _triangle(upper=False),
     "triu": _triangle(upper=True),
     "triu_indices": _triu_indices,
@@ -307,4 +228,6 @@ ONNX_OPS: dict[str, Callable[..., Any]] = {
     **DECODER_OPS,
     **FUNCTION_OPS,
     **INDEXING_OPS,
+    **PRODUCT_OPS,
+    **VIEW_OPS,
 }

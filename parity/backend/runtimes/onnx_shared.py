@@ -6,17 +6,32 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from parity.backend.base import Unsupported
 from parity.backend.runtimes.onnx_graph import Argument, Graph, Value
 from parity.case.dtype import DTYPES, DType
+from parity.case.tensor import HostTensor
 
-__all__ = ["ranked", "rope", "silu", "wide"]
+__all__ = ["band", "ranked", "rope", "silu", "wide", "zeros"]
 
 
 def wide(of: DType) -> DType:
     """Return the type that a formula is computed in which is wider than its tensors: float32 at least."""
     return of if of.name == "f64" else DTYPES["f32"]
+
+
+def zeros(g: Graph, shape: Value, of: DType) -> str:
+    """Return zeros of a shape that an int64 vector holds."""
+    return g("ConstantOfShape", shape, value=HostTensor.of(np.zeros(1, of.storage), of))
+
+
+def band(rows: int, keys: int, *, causal: bool, window: int | None) -> npt.NDArray[np.bool_]:
+    """Return bool [rows, keys]: which keys each query sees, the last of which sees the last key."""
+    query = np.arange(rows)[:, None] + (keys - rows)
+    key = np.arange(keys)[None]
+    seen = key <= query if causal else np.ones((rows, keys), bool)
+    return seen if window is None else seen & (key > query - window)
 
 
 def silu(g: Graph, x: Value) -> str:

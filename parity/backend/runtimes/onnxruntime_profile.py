@@ -33,12 +33,12 @@ DECLARED: tuple[Declared, ...] = (
     ),
     _stored(
         "scores_rounded",
-        ("attention",),
+        ("attention", "split_attention"),
         f"{_KERNEL}, AttentionGemm: the float32 product is converted back to MLFloat16",
     ),
     _stored(
         "p_rounded",
-        ("attention",),
+        ("attention", "split_attention"),
         "ONNX Runtime 1.31, onnxruntime/core/providers/cpu/llm/attention_softmax.h: the float32 softmax is "
         "converted back to MLFloat16",
     ),

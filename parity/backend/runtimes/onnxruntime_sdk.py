@@ -25,8 +25,8 @@ from onnx import TensorProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from parity.backend.base import Unsupported, Witness
-from parity.backend.runtimes.onnx_graph import CONTRIB, Argument, Attribute, Graph, GraphNode
-from parity.backend.runtimes.onnx_ops import ONNX_OPS, OPSET
+from parity.backend.runtimes.onnx_graph import CONTRIB, OPSET, Argument, Attribute, Graph, GraphNode
+from parity.backend.runtimes.onnx_ops import ONNX_OPS
 from parity.backend.runtimes.onnxruntime_witness import Kernel, sort
 from parity.case.case import Step
 from parity.case.dtype import DTYPES, DType
@@ -70,10 +70,14 @@ _OPTIONS = (
 )
 # How the runtime says that it has no kernel or no rule for the types of a legal graph.
 _INABILITY = (states.NotImplemented, states.InvalidGraph)
-# Kernels that look at types and sizes only as they run say it in words.
+# Kernels that look at types and sizes only as they run say it in words, as does a runtime that is older
+# than an opset.
 _WORDS = re.compile(
-    r"data type is not supported|not implemented|sequence length must be greater than 0", re.IGNORECASE
+    r"data type is not supported|not implemented|sequence length must be greater than 0"
+    r"|Opset \d+ is under development|max supported IR version",
+    re.IGNORECASE,
 )
+_PLACE = re.compile(r"^/\S+:\d+ .*?\) ")  # file, line and function
 _FATAL = 4  # messages below this severity are not printed: exceptions say what matters
 _KEPT = 256  # sessions: the engine comes back to its sites with every token
 
@@ -227,7 +231,9 @@ def _model(graph: Graph, arguments: Sequence[Argument], results: Sequence[Any]) 
         [helper.make_empty_tensor_value_info(name) for name in names],
         [_tensor(name, value) for name, value in graph.constants.items()],
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)]
+    if graph.opset > onnx.defs.onnx_opset_version():
+        raise Unsupported(f"onnx {onnx.__version__} does not know opset {graph.opset}")
+    opsets = [helper.make_opsetid("", graph.opset), helper.make_opsetid(CONTRIB, 1)]
     model = helper.make_model(
         proto, opset_imports=opsets, ir_version=helper.find_min_ir_version_for(opsets[:1])
     )
@@ -245,6 +251,8 @@ def _attribute(value: Attribute) -> Any:
         if value.name not in _TYPES:
             raise Unsupported(f"ONNX has no element type for {value.tag}")
         return _TYPES[value.name]
+    if isinstance(value, HostTensor):
+        return _tensor("", value)
     return value if isinstance(value, (int, float, str)) else list(value)
 
 
@@ -277,5 +285,5 @@ def last_words(text: str) -> str:
     """Return what an error of ONNX Runtime says, without its code and the place in its sources."""
     first = (text.strip().splitlines() or ["no reason given"])[0]
     words = first.split(" : ", 3)[-1] if first.startswith("[ONNXRuntimeError]") else first
-    words = words.rpartition("Status Message: ")[2]
+    words = _PLACE.sub("", words.rpartition("Status Message: ")[2])
     return (words.partition(" was false. ")[2] or words).strip()

@@ -14,15 +14,28 @@ __all__ = ["DECLARED", "ULPS", "openvino_profile"]
 
 _PRODUCTS = (
     *("addmm", "attention", "bmm", "conv1d", "conv2d", "int8_weight_linear", "linear", "matmul"),
-    *("experts", "latent_attention", "paged_attention", "route"),
+    *("experts", "hstu_attention", "latent_attention", "paged_attention", "route"),
+    *("grouped_mm", "routed_mm", "split_attention"),
 )
-_EXPONENTIALS = ("exp", "gated", "log_softmax", "logsumexp", "sigmoid", "silu", "softmax", "swiglu")
+_EXPONENTIALS = (
+    "exp",
+    "gated",
+    "hstu_attention",
+    "log_softmax",
+    "logsumexp",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "swiglu",
+)
 _ARITHMETIC = (
     *_PRODUCTS,
     *_EXPONENTIALS,
     *("cumsum", "gelu_erf", "gelu_tanh", "layer_norm", "mean", "rms_norm", "rope", "sum", "tanh"),
     *("add", "div", "erf", "mul", "rsqrt"),
-    *("rotate", "scaled_embedding", "softcap", "weighted_rms_norm"),
+    *("add_rms_norm", "norm_rotate", "rotate", "scaled_embedding", "softcap", "weighted_rms_norm"),
+    *("group_norm", "norm", "penalties", "pow", "pow_scalar", "reciprocal", "relu_squared"),
+    *("remainder", "sin", "sub", "var"),
 )
 
 
@@ -38,11 +51,12 @@ DECLARED: tuple[Declared, ...] = (
     _stored("product_stored", "conv2d", "Convolution, then an Eltwise that adds the bias"),
     _stored("product_stored", "linear", "MatMul, then a Subgraph that adds the bias"),
     _stored("normalized_rounded", "layer_norm", "MVN, then a Subgraph that applies gain and bias"),
+    _stored("normalized_rounded", "group_norm", "MVN, then a Subgraph that applies gain and bias"),
     _stored("normalized_rounded", "rms_norm", "RMS, then a Subgraph that multiplies by the gain"),
     *(
         Declared(
             fact=fact,
-            ops=("attention",),
+            ops=("attention", "split_attention"),
             dtypes=("bf16",),
             value="bf16",
             source="OpenVINO 2026.4: rounding the scaled keys, the scores and the softmax weights to bf16 "
@@ -50,6 +64,10 @@ DECLARED: tuple[Declared, ...] = (
         )
         for fact in ("scores_rounded", "p_rounded")
     ),
+    _stored(
+        "normalized_rounded", "add_rms_norm", "Subgraph (add), RMS, then a Subgraph that applies the gain"
+    ),
+    _stored("normalized_rounded", "norm_rotate", "RMS, then a Subgraph that applies the gain"),
     _stored("normalized_rounded", "weighted_rms_norm", "Subgraph (RMS), then one that applies the gain"),
     Declared(
         fact="scale_rounded",
@@ -68,6 +86,13 @@ DECLARED: tuple[Declared, ...] = (
     _stored("intermediates_rounded", "logsumexp", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"),
     _stored(
         "intermediates_rounded", "log_softmax", "Reduce, Subgraph (subtract, exp), Reduce, Log, Subgraph"
+    ),
+    Declared(
+        fact="intermediates_rounded",
+        ops=("trunc_divide",),
+        dtypes=("bf16",),
+        value="bf16",
+        source="OpenVINO 2026.4: rounding the quotient to bf16 before it is truncated reproduces every bit",
     ),
     _stored("weights_dequantised", "int8_weight_linear", "a Subgraph that scales the weights, then MatMul"),
     Declared(

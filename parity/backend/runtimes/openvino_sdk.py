@@ -23,7 +23,7 @@ import openvino as ov  # noqa: E402
 import torch  # noqa: E402
 
 from parity.backend.base import Unsupported, Witness  # noqa: E402
-from parity.backend.runtimes.openvino_witness import GraphNode, sort  # noqa: E402
+from parity.backend.runtimes.openvino_witness import CONVERSIONS, GraphNode, sort  # noqa: E402
 from parity.backend.torch_eager import inability  # noqa: E402
 from parity.backend.torch_ops import PLAIN_OPS  # noqa: E402
 from parity.backend.torch_tensor import torch_dtype  # noqa: E402
@@ -81,16 +81,26 @@ class _Graph:
 def _node(op: ov.Node) -> GraphNode:
     info = op.get_rt_info()
     sources = [port.get_source_output() for port in op.inputs()]
-    producers = (source.get_node().get_rt_info() for source in sources)
     shapes = [source.get_partial_shape() for source in sources]
     return GraphNode(
-        layer=_text(info["layerType"]),
+        layer=_layer(op),
         precision=_text(info["runtimePrecision"]),
         output=_text(info["outputPrecisions"]),
-        reads=tuple(_text(producer["layerType"]) for producer in producers),
+        reads=tuple(_layer(_converted(source.get_node())) for source in sources),
         layers=len(_text(info["originalLayersNames"]).split(",")),
         empty=any(shape.is_static and 0 in shape.to_shape() for shape in shapes),
     )
+
+
+def _layer(op: ov.Node) -> str:
+    return _text(op.get_rt_info()["layerType"])
+
+
+def _converted(op: ov.Node) -> ov.Node:
+    """Return the node whose result this one gives, in another type or layout or as it is."""
+    while _layer(op) in CONVERSIONS:
+        op = op.input(0).get_source_output().get_node()
+    return op
 
 
 class _Step(torch.nn.Module):

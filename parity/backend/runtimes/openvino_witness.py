@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from parity.backend.base import Node, Witness
 from parity.case.dtype import DTYPES
 
-__all__ = ["GraphNode", "sort"]
+__all__ = ["CONVERSIONS", "GraphNode", "sort"]
 
+CONVERSIONS = frozenset({"Convert", "Reorder"})
 # ShapeOf reads no element: graphs with open shapes compute their shapes as they run.
-_MOVES = frozenset({"Convert", "Reorder", "ShapeOf"})
+_MOVES = CONVERSIONS | {"ShapeOf"}
 _OURS = {"boolean": "bool", "f8e4m3": "e4m3fn", "f8e5m2": "e5m2"}
 
 
@@ -24,8 +25,8 @@ class GraphNode:
 
     `layer` is its `layerType`, `precision` its `runtimePrecision`, which is that of its first
     input, `output` its `outputPrecisions`; `reads` are the layer types of the nodes that it reads,
-    `layers` how many layers of the model were fused to it, `empty` says that something that it
-    reads gives no element.
+    those that only convert passed over; `layers` how many layers of the model were fused to it,
+    `empty` says that something that it reads gives no element.
     """
 
     layer: str
@@ -39,9 +40,9 @@ class GraphNode:
 def sort(graph: Sequence[GraphNode], *, device: str) -> Witness:
     """Return the evidence.
 
-    An output that reads a constant was computed when the graph was compiled: host work. Where
-    data is only moved, the moves are what was executed; where an output reads an input or has no
-    element, nothing but the output node is left to name.
+    An output that reads a constant, converted or not, was computed when the graph was compiled: host
+    work. Where data is only moved, the moves are what was executed; where an output reads an input or
+    has no element, nothing but the output node is left to name.
     """
     executed: list[Node] = []
     moved: list[Node] = []

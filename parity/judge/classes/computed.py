@@ -43,7 +43,14 @@ _ATTENTION: _Chains = {
     _SCALED_CAPPED: _points("keys", "capped", "weights"),
     _SCORES: _points("score", "capped", "weights"),
 }
+# Without products of 8-bit floats, a kernel scales what they stand for first: kept in float32, not in
+# the type of the input.
+_SCALED_FIRST: _Chains = {"operands scaled in float32 before the product": _points("operands")}
+# Ops with a norm that a profile may declare to be rounded before its weight.
+_WEIGHED = ("add_rms_norm", "norm_rotate", "weighted_rms_norm")
 CHAINS: dict[str, _Chains] = {
+    "add_rms_norm": {"the sum stored before its norm": _points("sum")},
+    "block_scaled_mm": _SCALED_FIRST,
     "experts": {
         _EVERY: _points("hidden", "activation", "gated", "made", "term", "sum"),
         _PRODUCTS: _points("hidden", "gated", "made"),
@@ -54,13 +61,22 @@ CHAINS: dict[str, _Chains] = {
         "products stored, the last one weighed": _points("hidden", "gated", "term"),
     },
     "gated": {_EVERY: _points("activation")},
+    "hstu_attention": {
+        _EVERY: _points("product", "scaled", "score", "activation", "weights"),
+        _PRODUCTS: _points("product", "weights"),
+        # A fused kernel rounds what it multiplies with v, before or after it is divided by n.
+        "weights stored": _points("weights"),
+        "activations stored": _points("activation"),
+    },
     "latent_attention": {
         "what is made of the latents stored": _points("operand"),
         **{name: points | {"operand", "mixed"} for name, points in _ATTENTION.items()},
     },
+    "norm_rotate": {_EVERY: _points("norm", "product"), "norms stored": _points("norm")},
     "paged_attention": _ATTENTION,
     "rotate": {_EVERY: _points("product")},
     "route": {"logits stored": _points("logits")},
+    "scaled_mm": _SCALED_FIRST,
     "softcap": {_EVERY: _points("cap")},
 }
 
@@ -98,8 +114,9 @@ def chains(q: Question) -> Iterator[tuple[str, frozenset[str]]]:
         yield "not rounded before the weight", frozenset()
         return
     yield "", frozenset()
-    if q.op == "weighted_rms_norm" and q.declares("normalized_rounded"):
-        yield "rounded before the weight", frozenset({"normal"})
+    if q.op in _WEIGHED and q.declares("normalized_rounded"):
+        for name, points in {"": frozenset[str](), **CHAINS.get(q.op, {})}.items():
+            yield f"{name}; rounded before the weight".removeprefix("; "), points | {"normal"}
     if q.op in CHAINS and q.dtype.bits < q.accumulator.dtype.bits and not q.attrs.get("wide"):
         for name, points in CHAINS[q.op].items():
             if name not in (_SCALED, _SCALED_CAPPED, _SCORES) or name in _opened(q):

@@ -10,7 +10,15 @@ from torch import Tensor
 from parity.judge.budget import RMS_ROUNDING, Budget, Expected, Question, growth, pile_up
 from parity.judge.classes.computed import Computed, keep
 
-__all__ = ["layer_norm", "over_last", "rms_norm", "variance_of_mean", "weighted_rms_norm"]
+__all__ = [
+    "Normalized",
+    "layer_norm",
+    "normalized",
+    "over_last",
+    "rms_norm",
+    "variance_of_mean",
+    "weighted_rms_norm",
+]
 
 
 def rms_norm(q: Question) -> tuple[Expected, ...]:
@@ -22,7 +30,7 @@ def rms_norm(q: Question) -> tuple[Expected, ...]:
     """
     x, g = (*q.inputs, None)[:2]
     assert x is not None
-    normal = _normalized(q, x)
+    normal = normalized(q, x)
     value = normal.value if g is None else normal.value * g
     return (
         Budget(
@@ -38,7 +46,7 @@ def rms_norm(q: Question) -> tuple[Expected, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Normalized:
+class Normalized:
     """x / sqrt(mean(x^2) + eps) with its largest and expected relative error, [..., 1]."""
 
     value: Tensor
@@ -48,7 +56,8 @@ class _Normalized:
     free: Tensor
 
 
-def _normalized(q: Question, x: Tensor) -> _Normalized:
+def normalized(q: Question, x: Tensor) -> Normalized:
+    """Return x / sqrt(mean(x^2) + eps) by the rule of `rms_norm`, before any weight."""
     terms, u = x.shape[-1], q.accumulator.unit
     squares = x.square().sum(-1, keepdim=True)
     value = x / (squares / terms + q.number("eps")).sqrt()
@@ -56,7 +65,7 @@ def _normalized(q: Question, x: Tensor) -> _Normalized:
     equal, piled = pile_up(terms=terms, squares=fourth, total=squares, unit=u)
     c = growth(terms, outputs=value.numel(), equal=equal)
     shared = torch.where(squares > 0, piled / squares.square(), 0.0)
-    return _Normalized(
+    return Normalized(
         value=value,
         hard=u * (0.5 * (c + 1) + 6),
         sigma=((RMS_ROUNDING * u) ** 2 * (terms / 12 + 6) + shared / 4).sqrt(),
@@ -73,7 +82,7 @@ def weighted_rms_norm(q: Question) -> tuple[Expected, ...]:
     """
     x, g = q.inputs
     assert x is not None and g is not None
-    normal, u, offset = _normalized(q, x), q.accumulator.unit, q.number("offset")
+    normal, u, offset = normalized(q, x), q.accumulator.unit, q.number("offset")
     first = Computed(
         value=normal.value,
         hard=normal.value.abs() * normal.hard,

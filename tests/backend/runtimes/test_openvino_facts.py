@@ -50,6 +50,12 @@ def layer_norm(bits):
     return [x, g, b], stored(F.layer_norm(x, (256,), eps=1e-5), bits) * g + b
 
 
+def group_norm(bits):
+    x, g, b = draw(3, 2, 4, 16, seed=16), draw(2, seed=17), 4 * draw(2, seed=18)
+    normal = stored(F.group_norm(x, 1, eps=1e-5), bits)
+    return [x, g, b], normal * g[:, None, None] + b[:, None, None]
+
+
 def linear(bits):
     x, w, b = draw(32, 64, seed=4), draw(48, 64, seed=5), 64 * draw(48, seed=6)
     return [x, w, b], stored(x @ w.T, bits) + b
@@ -80,6 +86,7 @@ def attention(bits):
 
 STORED = {
     "layer_norm": (layer_norm, {"eps": 1e-5}),
+    "group_norm": (group_norm, {"eps": 1e-5, "groups": 1}),
     "linear": (linear, {}),
     "addmm": (addmm, {"alpha": -0.5, "beta": 2.5}),
     "attention": (attention, {"causal": False, "window": None, "scale": 4.0}),
@@ -101,7 +108,7 @@ def test_three_bits_less_between_nodes_exceed(op):
     assert verdict(op, inputs, result, OPENVINO, **attrs) is Verdict.EXCEEDS
 
 
-@pytest.mark.parametrize("op", ["layer_norm", "linear", "addmm", "paged_attention"])
+@pytest.mark.parametrize("op", ["layer_norm", "group_norm", "linear", "addmm", "paged_attention"])
 def test_the_same_on_a_backend_that_does_not_declare_it_exceeds(op):
     make, attrs = STORED[op]
     inputs, result = make(8)
@@ -120,3 +127,35 @@ def test_softmax_may_lose_what_is_below_two_to_the_minus_125_and_a_half(x, profi
     row = torch.tensor([[0.0, x]], dtype=torch.float64).to(torch.float32).to(torch.float64)
     lost = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     assert verdict("softmax", [row], lost, profile, name="f32", dim=-1) is expected
+
+
+# A result beneath the smallest normal of bf16, of an op that is judged to the bit and of one that is not.
+BENEATH = {
+    "reciprocal": ([2.0**127], {}),
+    "sin": ([2.0**-127], {}),
+    "sub": ([2.0**-126, 2.0**-127], {}),
+    "pow_scalar": ([2.0**-64], {"exponent": 2}),
+}
+
+
+@pytest.mark.parametrize("op", BENEATH)
+@pytest.mark.parametrize("profile, expected", [(OPENVINO, Verdict.WITHIN), (CPU, Verdict.EXCEEDS)])
+def test_a_subnormal_result_in_bf16_is_flushed_where_that_is_declared(op, profile, expected):
+    numbers, attrs = BENEATH[op]
+    inputs = [torch.tensor([x], dtype=torch.float64) for x in numbers]
+    assert verdict(op, inputs, torch.zeros(1, dtype=torch.float64), profile, **attrs) is expected
+
+
+@pytest.mark.parametrize("op, x", [("reciprocal", 2.0**126), ("sin", 2.0**-126)])
+def test_the_smallest_normal_result_is_not_flushed(op, x):
+    inputs = [torch.tensor([x], dtype=torch.float64)]
+    assert verdict(op, inputs, torch.zeros(1, dtype=torch.float64), OPENVINO) is Verdict.EXCEEDS
+
+
+@pytest.mark.parametrize(
+    "quotient, expected", [(350.0, Verdict.WITHIN), (348.0, Verdict.WITHIN), (346.0, Verdict.EXCEEDS)]
+)
+def test_a_quotient_in_bf16_may_be_rounded_before_it_is_truncated(quotient, expected):
+    # 35 / 0.10009765625 is 349.66, which bf16 rounds to 350 and whose whole part it rounds to 348.
+    a, b = (torch.tensor([x], dtype=torch.float64) for x in (35.0, 0.10009765625))
+    assert verdict("trunc_divide", [a, b], torch.tensor([quotient]), OPENVINO) is expected

@@ -41,6 +41,18 @@ def test_an_output_that_reads_a_constant_was_computed_on_the_host():
     assert witness.host == (Node(kind="Const", device="host", precision="f32"),)
 
 
+def test_a_constant_whose_type_changes_on_the_way_out_was_computed_on_the_host():
+    # `reads` passes over the conversion: what the output gets is the constant.
+    graph = [
+        node("Const", "i32"),
+        node("Convert", "i32", "i64", ("Const",)),
+        node("Output", "i64", reads=("Const",)),
+    ]
+    witness = sort(graph, device="CPU")
+    assert names(witness.host) == [("Const", "i64")]
+    assert witness.executed == ()
+
+
 def test_one_folded_output_beside_a_computed_one_is_host_work():
     graph = [node("TopK"), node("Output", reads=("TopK",)), node("Output", "i64", reads=("Const",))]
     assert names(sort(graph, device="CPU").host) == [("Const", "i64")]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -201,3 +202,52 @@ def test_the_first_pair_of_a_late_position_turns_by_the_position_itself(verdict,
     turned = np.array([[[[math.cos(131071), math.sin(131071)]]]])
     assert verdict("rope", [x, position], tensor(turned, "f32"), **ROPE) == "within"
     assert verdict("rope", [x, position], tensor(turned * 1.001, "f32"), **ROPE) == "exceeds"
+
+
+def in_parts(q, k, v, ends, *, rescale=True, last=True):
+    """Parts of the keys, each with a maximum and sums of its own, merged."""
+    k, v = k.repeat(2, 1), v.repeat(2, 1)
+    made = []
+    for a, b in pairwise(ends):
+        s = q @ k[:, :, a:b].swapaxes(-1, -2) / math.sqrt(q.shape[-1])
+        top = s.max(-1, keepdims=True)
+        e = np.exp(s - top)
+        made.append((top, e.sum(-1, keepdims=True), e @ v[:, :, a:b]))
+    made = made if last else made[:-1]
+    top = np.max([t for t, _, _ in made], 0)
+    scales = [np.exp(t - top) if rescale else 1.0 for t, _, _ in made]
+    total, y = (sum(part[i] * s for part, s in zip(made, scales, strict=True)) for i in (1, 2))
+    return y / total
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16", "f16"])
+def test_parts_of_keys_that_are_merged_wrongly_exceed(verdict, operands, tensor, dtype):
+    given, (q, k, v) = operands(dtype)
+    how = {**PLAIN, "along": "keys", "parts": 2}
+
+    def judged(**what):
+        return verdict("split_attention", given, tensor(in_parts(q, k, v, (0, 5, 9), **what), dtype), **how)
+
+    assert judged() == "within"
+    assert judged(rescale=False) == "exceeds"
+    assert judged(last=False) == "exceeds"
+
+
+def test_a_merge_is_granted_its_roundings_and_parts_of_heads_nothing(expected, operands):
+    given, _ = operands()
+    whole = expected("attention", *given, **PLAIN)[0]
+    heads, keys = (
+        expected("split_attention", *given, **PLAIN, along=along, parts=3)[0] for along in ("heads", "keys")
+    )
+    assert (heads.hard == whole.hard).all() and (heads.sigma == whole.sigma).all()
+    assert (keys.value == whole.value).all()
+    assert (keys.hard > whole.hard).all() and (keys.hard < 3 * whole.hard).all()
+
+
+def test_weights_that_almost_vanish_leave_the_budget_of_a_merge_finite(expected, tensor):
+    """A weight of e^-740 is 0 in no type of 64 bits, and its quotient with another in none finite."""
+    q, k = np.full((1, 1, 1, 1), 740.0), np.array([[[[1.0], [0.0]]]])
+    budget = expected(
+        "split_attention", *(tensor(t, "f32") for t in (q, k, k)), **PLAIN, along="keys", parts=2
+    )[0]
+    assert budget.hard.isfinite().all() and budget.sigma.isfinite().all()
