@@ -6,6 +6,7 @@ Facts are named in `judge`. Does not probe.
 from __future__ import annotations
 
 from parity.backend.arithmetic import Arithmetic, Flush, Products
+from parity.backend.cpu_profile_calls import CALLS, rounded
 from parity.backend.profile import Accumulator, Declared, Profile
 from parity.backend.spec import Setting
 from parity.case.dtype import DTYPES
@@ -21,71 +22,64 @@ _PRODUCTS = (
 )
 
 
-def _rounded(fact: str, op: str, source: str) -> tuple[Declared, ...]:
-    """A value that an op keeps in the dtype of its 16-bit input."""
-    return tuple(
-        Declared(fact=fact, ops=(op,), dtypes=(name,), value=name, source=source) for name in ("bf16", "f16")
-    )
-
-
 DECLARED: tuple[Declared, ...] = (
-    *_rounded(
+    *rounded(
         "intermediates_rounded",
         "logsumexp",
         "torch 2.13, aten/src/ATen/native/ReduceOps.cpp, logsumexp_out_impl: a chain of tensor "
         "operations, each of which stores the tensor's dtype",
     ),
-    *_rounded(
+    *rounded(
         "log_sum_rounded",
         "log_softmax",
         "torch 2.13, aten/src/ATen/native/cpu/SoftMaxKernel.cpp: tmp_sum_scalar holds the sum, then "
         "its logarithm, in the tensor's dtype",
     ),
-    *_rounded(
+    *rounded(
         "p_rounded",
         "attention",
         "torch 2.13, aten/src/ATen/native/cpu/FlashAttentionKernel.cpp: qk_reduced_data holds the "
         "weights in the tensor's dtype for the product with v",
     ),
-    *_rounded(
+    *rounded(
         "p_rounded",
         "split_attention",
         "attention of each part of the heads or queries, as above; parts of the keys keep float32",
     ),
-    *_rounded(
+    *rounded(
         "inner_exp_rounded",
         "softmax",
         "torch 2.13: rounding exp(x - max) to the tensor's dtype, with the sum in float32 of the "
         "unrounded ones, reproduces every bit along dimensions other than the last",
     ),
-    *_rounded(
+    *rounded(
         "product_rounded",
         "linear",
         "torch 2.13, aten/src/ATen/native/Linear.cpp: an input that is not one contiguous matrix goes "
         "through matmul, whose result is stored before the bias is added",
     ),
-    *_rounded(
+    *rounded(
         "accumulates_in",
         "index_put",
         "torch 2.13, aten/src/ATen/native/cpu/IndexKernel.cpp, index_put_kernel: adds in the tensor's dtype",
     ),
-    *_rounded(
+    *rounded(
         "intermediates_rounded",
         "scatter_reduce",
         "torch 2.13: a mean's float32 sum rounded to the tensor's dtype before it is divided gives every bit",
     ),
-    *_rounded(
+    *rounded(
         "intermediates_rounded",
         "floor_divide",
         "torch 2.13, c10/util/generic_math.h, div_floor_floating: (a - fmod(a, b)) / b, each result in the "
         "tensor's dtype, gives every bit",
     ),
-    *_rounded(
+    *rounded(
         "intermediates_rounded",
         "trunc_divide",
         "torch 2.13: a / b rounded to the tensor's dtype before its fraction is dropped gives every bit",
     ),
-    *_rounded(
+    *rounded(
         "intermediates_rounded",
         "linspace",
         "torch 2.13, aten/src/ATen/native/RangeFactories.cpp: a step and products with it in the result's "
@@ -129,97 +123,7 @@ DECLARED: tuple[Declared, ...] = (
     ),
 )
 
-# Functions of torch that have no op of their own, by name. Each source is an emulation that gives the bits.
-_CALLS: tuple[Declared, ...] = (
-    *_rounded(
-        "accumulates_in",
-        "torch:prod",
-        "torch 2.13: factors multiplied in order, each product rounded to the tensor's dtype, give every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:add",
-        "torch 2.13: alpha times the second operand, rounded to the tensor's dtype before it is added, gives "
-        "every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:sub",
-        "torch 2.13: alpha times the second operand, rounded to the tensor's dtype before it is taken off, "
-        "gives every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:xlogy",
-        "torch 2.13: x times a logarithm rounded to the tensor's dtype gives every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:batch_norm",
-        "torch 2.13: of strided inputs, (x - mean) times 1 / sqrt(var + eps) with every result in the "
-        "tensor's dtype gives every bit; a profile does not tell layouts apart",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:cross",
-        "torch 2.13: products rounded to the tensor's dtype before they are subtracted give every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:instance_norm",
-        "torch 2.13: a mean and an inverse deviation rounded to the tensor's dtype give every bit in f16",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:scatter_reduce",
-        "torch 2.13: a mean's float32 sum rounded to the tensor's dtype before it is divided gives every bit",
-    ),
-    *_rounded(
-        "numbers_rounded",
-        "torch:pow",
-        "torch 2.13: an exponent rounded to the tensor's dtype gives every bit",
-    ),
-    *_rounded(
-        "accumulates_in",
-        "torch:fold",
-        "torch 2.13: overlapping columns added in order in the tensor's dtype give every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:floor_divide",
-        "torch 2.13, c10/util/generic_math.h, div_floor_floating: (a - fmod(a, b)) / b, each result in the "
-        "tensor's dtype, gives every bit",
-    ),
-    *_rounded(
-        "intermediates_rounded",
-        "torch:softmin",
-        "torch 2.13, torch/nn/functional.py: it is softmax of -x, whose exponentials along dimensions other "
-        "than the last are rounded to the tensor's dtype (see softmax above)",
-    ),
-    Declared(
-        fact="intermediates_rounded",
-        ops=("torch:mse_loss",),
-        dtypes=("bf16",),
-        value="bf16",
-        source="torch 2.13: the square of a difference rounded to bf16, itself rounded before it is summed, "
-        "gives every bit",
-    ),
-    Declared(
-        fact="intermediates_rounded",
-        ops=("torch:pow",),
-        dtypes=("bf16",),
-        value="bf16",
-        source="torch 2.13: a cube as a square rounded to bf16 times x gives every bit",
-    ),
-    Declared(
-        fact="accumulates_in",
-        ops=("torch:conv_transpose1d", "torch:conv_transpose2d"),
-        dtypes=("f16",),
-        value="f16",
-        source="torch 2.13: columns of W^T x rounded to f16 and added in f16 give every bit",
-    ),
-)
-DECLARED += _CALLS
+DECLARED += CALLS
 
 # Largest error per function in units in the last place of float32, where torch or its library documents one.
 ULPS: dict[str, float] = {

@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from parity.backend.base import Unsupported
 from parity.backend.profile import Profile
 from parity.backend.torch_call import Call, decode_call
+from parity.backend.torch_tensor import dtype_of
 from parity.case.case import Step
 from parity.case.op_entry import Op
 from parity.case.tensor import HostTensor
@@ -58,7 +60,9 @@ def expected_call(
         return
     name = f"torch:{call.name.rpartition('.')[2].strip('_')}"
     run = functools.partial(_run, call)
-    yield from expected_of(run, held, name=name, profile=profile, enough=enough)
+    kind = call.kwargs.get("dtype")
+    named = dtype_of(kind) if isinstance(kind, torch.dtype) and kind.is_floating_point else None
+    yield from expected_of(run, held, name=name, profile=profile, named=named, enough=enough)
 
 
 def _run(call: Call, *given: Tensor) -> tuple[Tensor, ...]:

@@ -65,20 +65,23 @@ def expected_of(
     *,
     name: str,
     profile: Profile,
+    named: DType | None = None,
     enough: Enough = lambda _: False,
 ) -> Iterator[tuple[Expected, ...]]:
     """Yield what the outputs of a call may be on exactly these inputs, then on declared readings of numbers.
 
     `call` takes torch tensors on the CPU in the order of `inputs`; `name` is the op id by which the
-    profile declares facts: `accumulates_in` of sums inside of an operation, `intermediates_rounded` of
+    profile declares facts, for the float type that the call itself has `named`, or else those of its
+    inputs: `accumulates_in` of sums inside of an operation, `intermediates_rounded` of
     all that is inside (values: a dtype), `results_flushed`, and `numbers_rounded` where an argument that
     is a number is read in the type of the tensor before it. `enough` is asked of what the first samples
     allow, which all of them do too: where it says yes, that is what is yielded. Raises Unjudgeable.
     """
     given = [to_torch(t, torch.device("cpu")) for t in inputs]
+    kinds = [kind for kind in ([t.dtype for t in inputs] if named is None else [named]) if kind.is_float]
 
     def declared(fact: str) -> str | None:
-        found = (profile.fact(fact, op=name, dtype=t.dtype) for t in inputs if t.dtype.is_float)
+        found = (profile.fact(fact, op=name, dtype=kind) for kind in kinds)
         return next((item.value for item in found if item is not None), None)
 
     sums, stores = declared("accumulates_in"), declared("intermediates_rounded")

@@ -164,10 +164,10 @@ def _spaced(noise: Noise, func: Any, args: tuple[Any, ...], kwargs: dict[str, An
 
 def _between(noise: Noise, start: Any, end: Any, steps: int) -> Tensor:
     start, end = (torch.as_tensor(noise.held(x), dtype=torch.float64) for x in (start, end))
-    step = noise.rounded(noise.rounded(end - start) / (steps - 1))
+    step = noise.in_range(noise.rounded(noise.in_range(noise.rounded(end - start)) / (steps - 1)))
     i = torch.arange(steps, dtype=torch.float64)
     back = steps - 1 - i
-    moved = noise.rounded(step * torch.minimum(i, back), step)
+    moved = noise.in_range(noise.rounded(step * torch.minimum(i, back), step))
     y: Tensor = noise.rounded(torch.where(i < steps // 2, start + moved, end - moved), step, start, end)
     return y
 

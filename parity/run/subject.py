@@ -26,7 +26,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
 from parity.backend.base import Backend
 from parity.case.case import Case, SubjectKind
@@ -70,7 +70,7 @@ def record_subject(
     repeat: int,
     journal: Journal,
     environment: Environment,
-    lost: Mapping[str, Failure],
+    lost: Mapping[str, Failure] = MappingProxyType({}),
 ) -> Recording:
     """Run the subject of a case on an open backend and return each of its steps.
 
