@@ -25,7 +25,6 @@ from parity.backend.torch_product import (
     grouped_mm,
     grouped_mm_plain,
     routed_mm,
-    routed_mm_plain,
     scaled_mm,
     scaled_mm_plain,
 )
@@ -189,5 +188,4 @@ PLAIN_OPS: dict[str, Callable[..., Any]] = {
     "scaled_mm": scaled_mm_plain,
     "block_scaled_mm": block_scaled_mm_plain,
     "grouped_mm": grouped_mm_plain,
-    "routed_mm": routed_mm_plain,
 }

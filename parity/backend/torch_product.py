@@ -25,7 +25,6 @@ __all__ = [
     "grouped_mm",
     "grouped_mm_plain",
     "routed_mm",
-    "routed_mm_plain",
     "scaled_mm",
     "scaled_mm_plain",
 ]
@@ -101,17 +100,11 @@ def _scales(scale: Tensor) -> Tensor:
 
 def grouped_mm(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
     """Multiply by torch's grouped kernel where it is legal; it leaves rows that no group owns unwritten."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not _takes_groups(x, w):
         return grouped_mm_plain(x, w, ends)
-    if _takes_groups(x, w):
-        y = torch._grouped_mm(x.contiguous(), w.contiguous(), offs=ends)
-        owned = torch.arange(x.shape[0], device=x.device) < ends[-1]
-        return torch.where(owned[:, None], y, torch.zeros_like(y))
-    y, start = x.new_zeros(x.shape[0], w.shape[2]), 0
-    for group, end in enumerate(ends.cpu().tolist()):
-        y[start:end] = x[start:end] @ w[group]
-        start = end
-    return y
+    y = torch._grouped_mm(x.contiguous(), w.contiguous(), offs=ends)
+    owned = torch.arange(x.shape[0], device=x.device) < ends[-1]
+    return torch.where(owned[:, None], y, torch.zeros_like(y))
 
 
 def _takes_groups(x: Tensor, w: Tensor) -> bool:
@@ -121,7 +114,18 @@ def _takes_groups(x: Tensor, w: Tensor) -> bool:
 
 
 def grouped_mm_plain(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
-    """The same in operations that any compiler knows."""
+    """Multiply the rows of each group."""
+    if torch.compiler.is_compiling():
+        return _grouped_without_a_loop(x, w, ends)
+    y, start = x.new_zeros(x.shape[0], w.shape[2]), 0
+    for group, end in enumerate(ends.cpu().tolist()):
+        y[start:end] = x[start:end] @ w[group]
+        start = end
+    return y
+
+
+def _grouped_without_a_loop(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
+    """Multiply every row with every matrix: shapes that do not vary, as a compiler wants them."""
     rows = torch.arange(x.shape[0], device=x.device)
     group = (rows[:, None] >= ends[None, :]).sum(-1)  # the number of groups that end before it
     every = torch.matmul(x[None], w).permute(1, 0, 2)  # [T, G, N]
@@ -133,7 +137,7 @@ def grouped_mm_plain(x: Tensor, w: Tensor, ends: Tensor) -> Tensor:
 def routed_mm(x: Tensor, chosen: Tensor, w: Tensor) -> Tensor:
     """Multiply the rows of each expert that some row chose."""
     if torch.compiler.is_compiling():
-        return routed_mm_plain(x, chosen, w)
+        return _routed_without_a_loop(x, chosen, w)
     y = x.new_zeros(*chosen.shape, w.shape[1])
     for expert in sorted(set(chosen.flatten().cpu().tolist())):
         rows, place = torch.where(chosen == expert)
@@ -141,7 +145,7 @@ def routed_mm(x: Tensor, chosen: Tensor, w: Tensor) -> Tensor:
     return y
 
 
-def routed_mm_plain(x: Tensor, chosen: Tensor, w: Tensor) -> Tensor:
-    """The same in operations that any compiler knows."""
+def _routed_without_a_loop(x: Tensor, chosen: Tensor, w: Tensor) -> Tensor:
+    """Multiply every row with every expert, as above."""
     every = torch.matmul(x[None], w.transpose(1, 2)).permute(1, 0, 2)  # [T, E, N]
     return torch.gather(every, 1, chosen[..., None].expand(-1, -1, w.shape[1]))
