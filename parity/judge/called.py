@@ -16,6 +16,7 @@ from parity.backend.profile import Profile
 from parity.backend.torch_call import Call, decode_call
 from parity.backend.torch_tensor import dtype_of
 from parity.case.case import Step
+from parity.case.op import OPS
 from parity.case.op_entry import Op
 from parity.case.tensor import HostTensor
 from parity.errors import GoldenError
@@ -26,6 +27,8 @@ from parity.judge.monte_carlo import Enough, Unjudgeable, expected_of
 __all__ = ["FORMULA", "entry_of", "expected_call", "is_call"]
 
 FORMULA = "monte_carlo"
+# Functions whose formula is an op's, in forms that the op has not: several dimensions, broadcast heads.
+_OP_OF = {"rms_norm": "rms_norm", "scaled_dot_product_attention": "attention"}
 
 
 def is_call(op: str) -> bool:
@@ -34,11 +37,13 @@ def is_call(op: str) -> bool:
 
 
 def entry_of(op: str, *, exact: bool) -> Op:
-    """Return what a witness is held against: a call computes in the types of its tensors.
+    """Return what a witness is held against: a call computes in the types of its tensors, or as its op does.
 
     One that gives no floats is `exact`: its bits prove it.
     """
-    return Op(id=op, formula="the call itself in float64", inputs=("x*",), exact=exact)
+    same = OPS.get(_OP_OF.get(op.rpartition(".")[2], ""))
+    compute = same.compute if same is not None else ()
+    return Op(id=op, formula="the call itself in float64", inputs=("x*",), exact=exact, compute=compute)
 
 
 def expected_call(

@@ -94,3 +94,18 @@ def test_a_call_of_another_function_than_its_op_names_is_unjudged(x, judged):
     step = judged(torch.cos, (x,), {}, x.cos(), op="torch:sin")
     note = "recorded as torch:sin, but its call is of cos"
     assert (step.verdict, step.note) == (Verdict.UNJUDGED, note)
+
+
+@pytest.mark.parametrize("name", ["rms_norm", "scaled_dot_product_attention"])
+def test_a_call_whose_formula_is_that_of_an_op_may_compute_as_wide_as_the_op(name, x, judged):
+    low = x.to(torch.bfloat16)
+    args = (low, (24,)) if name == "rms_norm" else (low[None, None],) * 3
+    right = getattr(F, name)(*(a.float() if isinstance(a, torch.Tensor) else a for a in args))
+    step = judged(getattr(F, name), args, {}, right.to(torch.bfloat16), ran="f32")
+    assert step.verdict is Verdict.WITHIN
+
+
+def test_another_call_that_ran_wider_throughout_is_substituted(x, judged):
+    low = x.to(torch.bfloat16)
+    step = judged(F.softplus, (low,), {}, F.softplus(low), ran="f32")
+    assert step.verdict is Verdict.SUBSTITUTED

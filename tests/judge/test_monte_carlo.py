@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 
+from parity.backend.profile import Declared
 from parity.backend.torch_tensor import to_host
+from parity.case.dtype import DTYPES
 from parity.judge.budget import Budget, Exact
 from parity.judge.compare import compare
 from parity.judge.monte_carlo import Unjudgeable, expected_of
@@ -196,3 +200,35 @@ def test_inputs_are_never_written_to(x, plain):
     before = host.digest()
     list(expected_of(lambda t: t.zero_(), [host], name="torch:zero", profile=plain))
     assert host.digest() == before
+
+
+def _spaced_in_bf16(start, end, steps):
+    """As torch makes it: each result of the chain in bf16, from both ends."""
+    low, start, end = torch.bfloat16, *torch.tensor([start, end]).bfloat16()
+    step = ((end - start) / torch.tensor(steps - 1.0).to(low)).to(low)
+    i = torch.arange(steps).to(low)
+    back = (steps - 1 - torch.arange(steps)).to(low)
+    return torch.where(torch.arange(steps) < steps // 2, start + step * i, end - step * back)
+
+
+def test_a_fact_of_the_type_that_a_call_names_holds_for_it_without_inputs(plain):
+    made = _spaced_in_bf16(-2.0, 1.0, 50)
+    fact = Declared(
+        fact="intermediates_rounded", ops=("torch:linspace",), dtypes=("bf16",), value="bf16", source="a test"
+    )
+    rounded = replace(plain, declared=(fact,))
+
+    def verdict(profile, named, y):
+        found = expected_of(
+            lambda: torch.linspace(-2.0, 1.0, 50, dtype=torch.bfloat16),
+            [],
+            name="torch:linspace",
+            profile=profile,
+            named=named,
+        )
+        return compare((to_host(y),), ("y",), next(found))[0].verdict
+
+    assert verdict(rounded, DTYPES["bf16"], made) is Verdict.WITHIN
+    assert verdict(plain, DTYPES["bf16"], made) is Verdict.EXCEEDS
+    assert verdict(rounded, None, made) is Verdict.EXCEEDS
+    assert verdict(rounded, DTYPES["bf16"], made + 0.25) is Verdict.EXCEEDS
